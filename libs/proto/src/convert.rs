@@ -1,0 +1,1 @@
+//! Conversions between contracts and the domain.

@@ -1,0 +1,1 @@
+//! What users of Oxcart import: clients, handlers and their context

@@ -1,0 +1,1 @@
+//! The chassis of every Oxcart service: config, telemetry, health, reflection, shutdown, channels

@@ -1,0 +1,29 @@
+//! What can go wrong with SQL.
+
+/// Why a step could not be carried out. Every step may be repeated.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database cannot be reached, is read-only or shutting down: nothing is known about the effect of the step.
+    #[error("the database is unavailable: {0}")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// No connection became free in time: nothing was done.
+    #[error("all database connections are in use")]
+    Busy,
+    /// The schema is older or newer than this program understands.
+    #[error("the database schema is at {found}, this program needs {needed}: run `oxcart migrate`")]
+    Schema {
+        /// Version found; empty when there is none.
+        found: String,
+        /// Version needed.
+        needed: String,
+    },
+    /// A row does not hold what this program writes.
+    #[error("the database holds a bad row: {0}")]
+    Corrupt(String),
+    /// The database refused a statement: a defect of this program or of the schema.
+    #[error("the database refused a statement: {0}")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The URL or an option cannot be used.
+    #[error("bad database configuration: {0}")]
+    Configuration(String),
+}

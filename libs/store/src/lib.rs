@@ -1,0 +1,15 @@
+//! Oxcart's SQL: the chain of runs, the outbox, the agenda.
+//!
+//! One set of queries is compiled for MySQL and for SQLite; [`Store`] is the one handle for both. Every step is a batch: one
+//! multi-row insert into slots that are written once, so that there is nothing to lock and nothing to lose in a race. A step
+//! may be repeated by anyone at any time.
+//!
+//! What must not happen here: a network call, a decision about retries, a clock that is read (times are arguments).
+
+pub mod error;
+pub mod model;
+mod store;
+
+pub use error::StoreError;
+pub use model::*;
+pub use store::{Store, StoreOptions};

@@ -1,0 +1,1 @@
+//! Private servers and waiting for tests

@@ -1,0 +1,94 @@
+//! Time and identity, injected.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use uuid::Uuid;
+
+use crate::id::{HandoffId, LeaseToken, TaskId, WorkerId};
+
+/// A point in time, UTC, in whole microseconds: what both databases can keep.
+pub type Timestamp = DateTime<Utc>;
+
+/// Tells the time.
+pub trait Clock: Send + Sync + 'static {
+    /// Now, in whole microseconds.
+    fn now(&self) -> Timestamp;
+}
+
+/// Cuts a time to whole microseconds.
+#[must_use]
+pub fn to_micros(time: Timestamp) -> Timestamp {
+    time.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(time)
+}
+
+/// The clock of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        to_micros(Utc::now())
+    }
+}
+
+/// A clock that moves only when told to. Clones share the time.
+#[derive(Debug, Clone)]
+pub struct ManualClock(Arc<Mutex<Timestamp>>);
+
+impl ManualClock {
+    /// Stands at `start`.
+    #[must_use]
+    pub fn at(start: Timestamp) -> Self {
+        Self(Arc::new(Mutex::new(to_micros(start))))
+    }
+
+    /// Moves forward.
+    pub fn advance(&self, by: Duration) {
+        let mut now = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *now = TimeDelta::from_std(by).ok().and_then(|by| now.checked_add_signed(by)).map_or(*now, to_micros);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Makes identifiers.
+pub trait IdSource: Send + Sync + 'static {
+    /// A new task id; later ones are greater.
+    fn task_id(&self) -> TaskId;
+    /// A new outbox row.
+    fn handoff_id(&self) -> HandoffId;
+    /// A new lease token.
+    fn lease_token(&self) -> LeaseToken;
+    /// A new worker process.
+    fn worker_id(&self) -> WorkerId;
+}
+
+/// Ids from the clock and the random source of the operating system.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemIds;
+
+impl IdSource for SystemIds {
+    fn task_id(&self) -> TaskId {
+        TaskId::from_uuid(Uuid::now_v7())
+    }
+
+    fn handoff_id(&self) -> HandoffId {
+        HandoffId::from_uuid(Uuid::now_v7())
+    }
+
+    fn lease_token(&self) -> LeaseToken {
+        LeaseToken::from_bytes(rand::random())
+    }
+
+    fn worker_id(&self) -> WorkerId {
+        WorkerId::from_uuid(Uuid::new_v4())
+    }
+}

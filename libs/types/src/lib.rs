@@ -1,0 +1,35 @@
+//! The pure domain of Oxcart.
+//!
+//! Everything here is plain data and pure functions: no runtime, no wire format, no database. Values are parsed once, at the
+//! edge, into types that cannot be wrong; the rest of the system only meets those.
+//!
+//! * [`state`]: the states of a task and the one function that moves between them.
+//! * [`chain`]: a task as a chain of runs, and how its state follows from the chain.
+//! * [`retry`]: retry policies and the verdict on a failure.
+//! * [`spec`]: what a client asks to run; [`record`]: a task as it is read.
+//! * [`limits`]: every bound that outside input meets.
+
+pub mod chain;
+pub mod clock;
+pub mod failure;
+pub mod id;
+pub mod limits;
+pub mod name;
+pub mod payload;
+pub mod record;
+pub mod retry;
+pub mod spec;
+pub mod state;
+pub mod violation;
+
+pub use chain::{ChainHead, EndKind, Run, WaitReason};
+pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
+pub use failure::{Failure, FailureKind};
+pub use id::{HandoffId, LeaseToken, RequestId, TaskId, WorkerId};
+pub use limits::Limits;
+pub use name::{FairnessKey, QueueName, Tag, TaskName};
+pub use payload::Payload;
+pub use retry::{RetryPolicy, Verdict};
+pub use spec::{Idempotency, IdempotencyPolicy, Priority, TaskChanges, TaskSpec};
+pub use state::{TaskEvent, TaskState, transition};
+pub use violation::{Violation, Violations};

@@ -1,0 +1,1 @@
+//! The dispatcher service: queues, leases, retries; the only owner of Redis

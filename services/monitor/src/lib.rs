@@ -1,0 +1,1 @@
+//! The monitor service: lists, statistics and the recorder

@@ -1,0 +1,1 @@
+//! Oxcart: the binary, and the embedded system as a library

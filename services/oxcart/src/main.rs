@@ -1,0 +1,2 @@
+//! The `oxcart` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The submission service: the public task API and every sweeper
