@@ -1,1 +1,7 @@
-//! Conversions between contracts and the domain.
+//! Conversions between contracts and the domain. Into the domain they are fallible and say what is wrong; out of it they are
+//! total.
+
+pub mod enums;
+pub mod scalar;
+pub mod spec;
+pub mod value;

@@ -1,0 +1,1 @@
+//! Specifications of tasks and tasks as they are shown.
