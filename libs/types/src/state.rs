@@ -164,12 +164,13 @@ pub const fn transition(state: TaskState, event: TaskEvent) -> Result<TaskState,
         (Running, Ended(EndKind::Succeeded)) => Ok(Succeeded),
         (Running, Ended(EndKind::Failed)) | (Pending | Queued | Retrying, Closed(EndKind::Failed)) => Ok(Failed),
         (Running, Ended(EndKind::Cancelled)) | (Pending | Queued | Retrying, Closed(EndKind::Cancelled)) => Ok(Cancelled),
-        (Running, Ended(EndKind::Expired)) | (Pending | Queued | Retrying, Closed(EndKind::Expired)) => Ok(Expired),
+        // Only what never started can expire: a run that outlives its limits fails.
+        (Pending | Queued | Retrying, Closed(EndKind::Expired)) => Ok(Expired),
         (Running, Ended(EndKind::Retry)) => Ok(Retrying),
         (Running, Ended(EndKind::Released | EndKind::Lost)) => Ok(Queued),
         // An update of a waiting task closes a slot and hands the task out anew.
         (Pending | Queued | Retrying, Closed(EndKind::Released)) => Ok(Pending),
-        (Running, HandedOff | SetAside | Started | Closed(_))
+        (Running, HandedOff | SetAside | Started | Ended(EndKind::Expired) | Closed(_))
         | (Pending | Queued | Retrying, Ended(_) | Closed(EndKind::Succeeded | EndKind::Retry | EndKind::Lost))
         | (Succeeded | Failed | Cancelled | Expired, HandedOff | SetAside | Started | Ended(_) | Closed(_)) => {
             Err(InvalidTransition { state, event })
@@ -193,10 +194,11 @@ mod tests {
     }
 
     #[test]
-    fn only_a_running_task_ends_a_run_and_every_end_is_possible() {
+    fn only_a_running_task_ends_a_run() {
         for event in TaskEvent::ALL.into_iter().filter(|e| matches!(e, TaskEvent::Ended(_))) {
             for state in TaskState::ALL {
-                assert_eq!(transition(state, event).is_ok(), state == TaskState::Running, "{state} {event}");
+                let possible = state == TaskState::Running && event != TaskEvent::Ended(EndKind::Expired);
+                assert_eq!(transition(state, event).is_ok(), possible, "{state} {event}");
             }
         }
     }
