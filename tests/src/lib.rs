@@ -1,1 +1,5 @@
-//! End-to-end tests of Oxcart. This library is what they share; the tests are in `tests/`.
+//! End-to-end tests of Oxcart. This library is what they share: starting a system, talking to it, and reading what it did.
+//! The tests are in `tests/`.
+
+pub mod client;
+pub mod scenarios;
