@@ -10,6 +10,9 @@ use tokio::sync::broadcast;
 /// Items of one call at most: bounds the time that one script holds Redis.
 pub const MAX_ITEMS: usize = 1000;
 
+/// Announcements that a receiver of [`QueueEngine::wakeups`] may lag behind before it loses some.
+pub const WAKEUP_BACKLOG: usize = 1024;
+
 /// A part of a queue that lives under one hash tag, so that scripts see it whole.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Partition {
@@ -27,7 +30,8 @@ impl Partition {
     }
 }
 
-/// What finds an entry without a lookup; the same while the entry waits.
+/// What finds an entry without a lookup. It must stay the same while the entry waits: to move a waiting entry to another band
+/// or fairness key, take it out under the old key and put the next run in under the new one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EntryKey {
     /// Task.
