@@ -1,0 +1,38 @@
+# make demo and make test are the two commands of the README; the rest is for people who work on Oxcart.
+.PHONY: help build demo test tools lint fmt bench doc
+
+# The folder whose files `make demo` works on.
+DIR ?= .
+
+help: ## This list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+build: ## The release binary, target/release/oxcart
+	cargo build --release -p oxcart
+
+demo: build ## Real work on real input in embedded mode (DIR=folder)
+	target/release/oxcart demo $(DIR)
+
+tools: ## What the tests need, installed if missing
+	scripts/install-test-tools.sh
+
+test: tools lint ## Everything: lints and all tests
+	cargo test --workspace --no-fail-fast
+
+lint: tools ## Formatting, clippy, contracts
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --quiet -- -D warnings
+	.tools/bin/buf lint
+	.tools/bin/buf format --diff --exit-code
+	@# Compares with main where there is one, which is not so in a fresh clone of a single commit.
+	@if git rev-parse --verify -q refs/heads/main >/dev/null; then .tools/bin/buf breaking --against '.git#branch=main'; fi
+
+fmt: tools ## Format code and contracts
+	cargo fmt --all
+	.tools/bin/buf format -w
+
+bench: ## Micro benchmarks; whole systems are measured by `oxcart bench`
+	cargo bench --workspace
+
+doc: ## API documentation, target/doc
+	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
