@@ -1,1 +1,16 @@
-//! Private servers and waiting for tests
+//! Private servers, child processes and waiting, for tests.
+//!
+//! Everything here starts on a free port in a temporary directory and ends with its handle; a watchdog ends it too when the test
+//! process is killed. A server program that is not installed is an error that names the script which installs it: a test that
+//! silently skips proves nothing.
+
+mod mariadb;
+mod process;
+mod program;
+mod redis;
+mod wait;
+
+pub use mariadb::MariaDbServer;
+pub use process::{ChildGuard, Signal};
+pub use redis::{RedisOptions, RedisServer};
+pub use wait::{free_port, wait_for};
