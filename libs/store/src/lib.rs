@@ -6,9 +6,24 @@
 //!
 //! What must not happen here: a network call, a decision about retries, a clock that is read (times are arguments).
 
+// `queries` and `pool` are compiled once per backend; see `mysql` and `sqlite`.
+#![expect(clippy::duplicate_mod, reason = "one set of queries for two databases")]
+
+mod change;
+mod codes;
+mod columns;
 pub mod error;
+mod fault;
+mod filter;
 pub mod model;
+mod mysql;
+mod plan;
+mod rows;
+mod schema;
+mod sqlite;
 mod store;
+mod upsert;
+mod versions;
 
 pub use error::StoreError;
 pub use model::*;

@@ -1,10 +1,10 @@
 //! What goes into the store and what comes out: plain data, one type per row or step.
 
+pub use oxcart_types::record::{Cancel, Progress, RunEndRecord, RunRecord, TaskRecord, View};
 use oxcart_types::{
     ChainHead, EndKind, Failure, FairnessKey, HandoffId, LeaseToken, Payload, Priority, QueueName, RequestId, Run, Tag, TaskId,
     TaskName, TaskSpec, TaskState, Timestamp, WorkerId,
 };
-pub use oxcart_types::record::{Cancel, Progress, RunEndRecord, RunRecord, TaskRecord, View};
 
 // ---- submitting ----------------------------------------------------------------------------------------------------------
 

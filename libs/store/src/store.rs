@@ -1,8 +1,16 @@
 //! The handle that services hold.
 
+use std::{
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
 use oxcart_types::{HandoffId, LeaseToken, QueueName, Run, TaskChanges, TaskId, Timestamp, WorkerId};
 
-use crate::{error::StoreError, model::*};
+use crate::{change::Update, error::StoreError, model::*, mysql, sqlite};
 
 /// How to reach the database and how much of it to use.
 #[derive(Debug, Clone)]
@@ -16,84 +24,246 @@ pub struct StoreOptions {
 }
 
 /// The store. Clones share the pool.
-#[derive(Debug, Clone)]
-pub struct Store(());
+#[derive(Clone)]
+pub struct Store(Backend);
+
+#[derive(Clone)]
+enum Backend {
+    Mysql(mysql::Backend),
+    Sqlite(sqlite::Backend),
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Backend::Mysql(_) => "Store(MySQL)",
+            Backend::Sqlite(_) => "Store(SQLite)",
+        })
+    }
+}
+
+/// Runs a query function on the backend that there is: `read` outside of a transaction, `write` in one. Arguments are owned and
+/// shared, since a step may be carried out several times, in a task that outlives its caller.
+macro_rules! run {
+    ($self:ident.$mode:ident [$($arg:ident),*] $module:ident::$function:ident($($value:expr),*)) => {{
+        $(let $arg = Arc::new($arg);)*
+        match &$self.0 {
+            Backend::Mysql(backend) => run!(backend, mysql, $mode [$($arg),*] $module::$function($($value),*)),
+            Backend::Sqlite(backend) => run!(backend, sqlite, $mode [$($arg),*] $module::$function($($value),*)),
+        }
+    }};
+    ($backend:ident, $database:ident, $mode:ident [$($arg:ident),*] $module:ident::$function:ident($($value:expr),*)) => {
+        $backend
+            .$mode(move |conn| {
+                $(let $arg = Arc::clone(&$arg);)*
+                Box::pin(async move { $database::queries::$module::$function(conn, $($value),*).await })
+            })
+            .await
+    };
+}
 
 impl Store {
     /// Connects and checks that the schema is the one this program needs.
-    pub async fn connect(_options: StoreOptions) -> Result<Self, StoreError> { todo!() }
+    pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
+        match Scheme::of(&options.url)? {
+            Scheme::Mysql => mysql::Backend::connect(&options).await.map(|backend| Self(Backend::Mysql(backend))),
+            Scheme::Sqlite => sqlite::Backend::connect(&options).await.map(|backend| Self(Backend::Sqlite(backend))),
+        }
+    }
     /// Brings the schema up to date, under a lock, so that several processes may do it at once. Returns the versions applied.
-    pub async fn migrate(_options: &StoreOptions) -> Result<Vec<String>, StoreError> { todo!() }
+    pub async fn migrate(options: &StoreOptions) -> Result<Vec<String>, StoreError> {
+        match Scheme::of(&options.url)? {
+            Scheme::Mysql => mysql::migrate(options).await,
+            Scheme::Sqlite => sqlite::migrate(options).await,
+        }
+    }
     /// Answers when the database does.
-    pub async fn ping(&self) -> Result<(), StoreError> { todo!() }
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        run!(self.read [] cursors::ping())
+    }
     /// Commits units in one transaction. One outbox row (`handoff`) covers all tasks of them that are not set aside; it is not
     /// written when there are none. A unit that conflicts is refused alone. Repeating the call after an unknown outcome finds
     /// what was committed when ids were chosen or a request id was given.
-    pub async fn submit(&self, _units: Vec<SubmitUnit>, _handoff: HandoffId, _now: Timestamp) -> Result<Vec<UnitOutcome>, StoreError> { todo!() }
+    pub async fn submit(&self, units: Vec<SubmitUnit>, handoff: HandoffId, now: Timestamp) -> Result<Vec<UnitOutcome>, StoreError> {
+        let tried = AtomicBool::new(false);
+        run!(self.write [units, tried] submit::submit(&units, handoff, now, tried.swap(true, Ordering::Relaxed)))
+    }
     /// The dispatcher has these: deletes outbox rows, and writes agenda rows for what found no room, in one transaction.
-    pub async fn confirm_handoffs(&self, _done: &[HandoffId], _no_room: &[AgendaRow]) -> Result<(), StoreError> { todo!() }
+    pub async fn confirm_handoffs(&self, done: &[HandoffId], no_room: &[AgendaRow]) -> Result<(), StoreError> {
+        let (done, no_room) = (done.to_vec(), no_room.to_vec());
+        run!(self.write [done, no_room] handoffs::confirm(&done, &no_room))
+    }
     /// Outbox rows made before `made_before`, oldest first.
-    pub async fn stale_handoffs(&self, _made_before: Timestamp, _limit: usize) -> Result<Vec<StaleHandoff>, StoreError> { todo!() }
+    pub async fn stale_handoffs(&self, made_before: Timestamp, limit: usize) -> Result<Vec<StaleHandoff>, StoreError> {
+        run!(self.read [] handoffs::stale(made_before, limit))
+    }
     /// Number of outbox rows, counted up to `cap`.
-    pub async fn count_handoffs(&self, _cap: usize) -> Result<usize, StoreError> { todo!() }
+    pub async fn count_handoffs(&self, cap: usize) -> Result<usize, StoreError> {
+        run!(self.read [] handoffs::count(cap))
+    }
     /// Claims agenda rows due at `now`, `Room` rows left out, by moving them to `until` (SKIP LOCKED).
-    pub async fn claim_agenda(&self, _now: Timestamp, _until: Timestamp, _limit: usize) -> Result<Vec<AgendaVisit>, StoreError> { todo!() }
+    pub async fn claim_agenda(&self, now: Timestamp, until: Timestamp, limit: usize) -> Result<Vec<AgendaVisit>, StoreError> {
+        let rows = run!(self.write [] agenda::claim(now, until, limit))?;
+        run!(self.read [rows] agenda::visits(&rows))
+    }
     /// Deletes agenda rows that are unchanged.
-    pub async fn clear_agenda(&self, _rows: &[AgendaRow]) -> Result<(), StoreError> { todo!() }
+    pub async fn clear_agenda(&self, rows: &[AgendaRow]) -> Result<(), StoreError> {
+        let rows = rows.to_vec();
+        run!(self.write [rows] agenda::clear(&rows))
+    }
     /// Writes agenda rows; a row that is there is changed only if its run is not above.
-    pub async fn set_agenda(&self, _rows: &[AgendaRow]) -> Result<(), StoreError> { todo!() }
+    pub async fn set_agenda(&self, rows: &[AgendaRow]) -> Result<(), StoreError> {
+        let rows = rows.to_vec();
+        run!(self.write [rows] agenda::set(&rows))
+    }
     /// Queues with rows that found no room.
-    pub async fn queues_without_room(&self) -> Result<Vec<QueueName>, StoreError> { todo!() }
+    pub async fn queues_without_room(&self) -> Result<Vec<QueueName>, StoreError> {
+        run!(self.read [] agenda::queues_without_room())
+    }
     /// The best rows of a queue that found no room: highest priority, then oldest.
-    pub async fn best_without_room(&self, _queue: &QueueName, _limit: usize) -> Result<Vec<(AgendaRow, Entry)>, StoreError> { todo!() }
+    pub async fn best_without_room(&self, queue: &QueueName, limit: usize) -> Result<Vec<(AgendaRow, Entry)>, StoreError> {
+        let queue = queue.clone();
+        run!(self.read [queue] agenda::best_without_room(&queue, limit))
+    }
     /// Rows of the agenda by queue and reason, counted up to `cap` each.
-    pub async fn count_agenda(&self, _cap: u64) -> Result<Vec<AgendaCount>, StoreError> { todo!() }
+    pub async fn count_agenda(&self, cap: u64) -> Result<Vec<AgendaCount>, StoreError> {
+        run!(self.read [] agenda::count(cap))
+    }
     /// Walks over tasks submitted before `created_before`, by id, `limit` rows at a time.
-    pub async fn walk_open(&self, _after: Option<TaskId>, _created_before: Timestamp, _limit: usize) -> Result<Walk, StoreError> { todo!() }
+    pub async fn walk_open(&self, after: Option<TaskId>, created_before: Timestamp, limit: usize) -> Result<Walk, StoreError> {
+        run!(self.read [] walk::walk_open(after, created_before, limit))
+    }
 
     /// Reads tasks for running them, in any order; unknown ones are left out.
-    pub async fn load(&self, _ids: &[TaskId]) -> Result<Vec<TaskRow>, StoreError> { todo!() }
+    pub async fn load(&self, ids: &[TaskId]) -> Result<Vec<TaskRow>, StoreError> {
+        let ids = ids.to_vec();
+        run!(self.read [ids] read::load(&ids))
+    }
     /// Writes starts. Guards: the run before has a non-terminal end with attempts left and due by `now`, no cancel counts,
     /// the task exists; a run n > 1 needs end n − 1. A start of another run than the next is refused.
-    pub async fn start(&self, _starts: &[Start], _now: Timestamp) -> Result<Vec<StartOutcome>, StoreError> { todo!() }
+    pub async fn start(&self, starts: &[Start], now: Timestamp) -> Result<Vec<StartOutcome>, StoreError> {
+        let starts = starts.to_vec();
+        run!(self.write [starts] start::start(&starts, now))
+    }
     /// Writes ends. Guard: the start is there with the same token.
-    pub async fn end(&self, _ends: &[End], _now: Timestamp) -> Result<Vec<EndOutcome>, StoreError> { todo!() }
+    pub async fn end(&self, ends: &[End], now: Timestamp) -> Result<Vec<EndOutcome>, StoreError> {
+        let ends = ends.to_vec();
+        run!(self.write [ends] end::end(&ends, now))
+    }
     /// Ends runs of vanished workers.
-    pub async fn take_over(&self, _runs: &[TakeOver], _now: Timestamp) -> Result<Vec<TakeOverOutcome>, StoreError> { todo!() }
+    pub async fn take_over(&self, runs: &[TakeOver], now: Timestamp) -> Result<Vec<TakeOverOutcome>, StoreError> {
+        let runs = runs.to_vec();
+        run!(self.write [runs] takeover::take_over(&runs, now))
+    }
     /// Which of these runs are open and owned by their token.
-    pub async fn still_mine(&self, _runs: &[RunKey]) -> Result<Vec<bool>, StoreError> { todo!() }
+    pub async fn still_mine(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError> {
+        let runs = runs.to_vec();
+        run!(self.read [runs] takeover::still_mine(&runs))
+    }
     /// Notes signs of life, progress and checkpoints.
-    pub async fn set_live(&self, _live: &[Live], _now: Timestamp) -> Result<(), StoreError> { todo!() }
+    pub async fn set_live(&self, live: &[Live], now: Timestamp) -> Result<(), StoreError> {
+        let live = live.to_vec();
+        run!(self.write [live] live::set(&live, now))
+    }
     /// Which of these tasks have a cancel that counts.
-    pub async fn cancels(&self, _tasks: &[TaskId]) -> Result<Vec<(TaskId, Cancel)>, StoreError> { todo!() }
+    pub async fn cancels(&self, tasks: &[TaskId]) -> Result<Vec<(TaskId, Cancel)>, StoreError> {
+        let tasks = tasks.to_vec();
+        let found = run!(self.read [tasks] cancels::cancels(&tasks))?;
+        Ok(found.into_iter().collect())
+    }
 
     /// Closes the next slot of a task.
-    pub async fn close(&self, _close: &Close) -> Result<CloseOutcome, StoreError> { todo!() }
+    pub async fn close(&self, close: &Close) -> Result<CloseOutcome, StoreError> {
+        let close = close.clone();
+        run!(self.write [close] close::close(&close))
+    }
     /// Notes a cancel for the open run, with an agenda row at the end of the grace.
-    pub async fn request_cancel(&self, _task: TaskId, _cancel: &Cancel) -> Result<(), StoreError> { todo!() }
+    pub async fn request_cancel(&self, task: TaskId, cancel: &Cancel) -> Result<(), StoreError> {
+        let cancel = cancel.clone();
+        run!(self.write [cancel] cancels::request_cancel(task, &cancel))
+    }
     /// Changes a task of which no run is open: closes the next slot as RELEASED and changes the row in one transaction.
     /// `horizon`: due later than this goes to the agenda, else to the outbox under `handoff`.
-    pub async fn update(&self, _task: TaskId, _changes: &TaskChanges, _etag: Option<&str>, _by: LeaseToken, _handoff: HandoffId, _now: Timestamp, _horizon: Timestamp) -> Result<UpdateOutcome, StoreError> { todo!() }
+    #[expect(clippy::too_many_arguments, reason = "each says something else, and all are needed to repeat an update")]
+    pub async fn update(
+        &self,
+        task: TaskId,
+        changes: &TaskChanges,
+        etag: Option<&str>,
+        by: LeaseToken,
+        handoff: HandoffId,
+        now: Timestamp,
+        horizon: Timestamp,
+    ) -> Result<UpdateOutcome, StoreError> {
+        let update = Update { task, changes: changes.clone(), etag: etag.map(ToOwned::to_owned), by, handoff, now, horizon };
+        run!(self.write [update] update::update(&update))
+    }
     /// Deletes a finished task and all that belongs to it.
-    pub async fn delete(&self, _task: TaskId) -> Result<DeleteOutcome, StoreError> { todo!() }
+    pub async fn delete(&self, task: TaskId) -> Result<DeleteOutcome, StoreError> {
+        run!(self.write [] delete::delete(task))
+    }
 
     /// Reads tasks in the order asked; `None` for unknown ones.
-    pub async fn get(&self, _ids: &[TaskId], _view: View) -> Result<Vec<Option<TaskRecord>>, StoreError> { todo!() }
+    pub async fn get(&self, ids: &[TaskId], view: View) -> Result<Vec<Option<TaskRecord>>, StoreError> {
+        let ids = ids.to_vec();
+        run!(self.read [ids] read::get(&ids, view))
+    }
     /// Lists tasks by id, newest first, before `before`.
-    pub async fn list(&self, _filter: &TaskFilter, _before: Option<TaskId>, _limit: usize) -> Result<TaskPage, StoreError> { todo!() }
+    pub async fn list(&self, filter: &TaskFilter, before: Option<TaskId>, limit: usize) -> Result<TaskPage, StoreError> {
+        let filter = filter.clone();
+        run!(self.read [filter] list::list(&filter, before, limit))
+    }
     /// Pages over the chain of a task, oldest first, after run `after`; `None` when there is no such task.
-    pub async fn runs(&self, _task: TaskId, _after: Option<Run>, _limit: usize) -> Result<Option<Vec<RunRecord>>, StoreError> { todo!() }
+    pub async fn runs(&self, task: TaskId, after: Option<Run>, limit: usize) -> Result<Option<Vec<RunRecord>>, StoreError> {
+        run!(self.read [] read::runs(task, after, limit))
+    }
 
     /// Writes workers; one seen before is replaced.
-    pub async fn put_workers(&self, _rows: &[WorkerRow]) -> Result<(), StoreError> { todo!() }
+    pub async fn put_workers(&self, rows: &[WorkerRow]) -> Result<(), StoreError> {
+        let rows = rows.to_vec();
+        run!(self.write [rows] workers::put(&rows))
+    }
     /// Lists workers by id, after `after`, seen at or after `seen_from`.
-    pub async fn workers(&self, _after: Option<WorkerId>, _seen_from: Option<Timestamp>, _limit: usize) -> Result<Vec<WorkerRow>, StoreError> { todo!() }
+    pub async fn workers(
+        &self,
+        after: Option<WorkerId>,
+        seen_from: Option<Timestamp>,
+        limit: usize,
+    ) -> Result<Vec<WorkerRow>, StoreError> {
+        run!(self.read [] workers::list(after, seen_from, limit))
+    }
     /// Deletes workers last seen before.
-    pub async fn forget_workers(&self, _seen_before: Timestamp) -> Result<(), StoreError> { todo!() }
+    pub async fn forget_workers(&self, seen_before: Timestamp) -> Result<(), StoreError> {
+        run!(self.write [] workers::forget(seen_before))
+    }
     /// Reads a durable cursor.
-    pub async fn cursor(&self, _name: &str) -> Result<Option<String>, StoreError> { todo!() }
+    pub async fn cursor(&self, name: &str) -> Result<Option<String>, StoreError> {
+        let name = name.to_owned();
+        run!(self.read [name] cursors::get(&name))
+    }
     /// Writes a durable cursor.
-    pub async fn set_cursor(&self, _name: &str, _value: &str) -> Result<(), StoreError> { todo!() }
+    pub async fn set_cursor(&self, name: &str, value: &str) -> Result<(), StoreError> {
+        let (name, value) = (name.to_owned(), value.to_owned());
+        run!(self.write [name, value] cursors::set(&name, &value))
+    }
     /// Deletes idempotency keys and request ids that have expired, up to `limit`.
-    pub async fn forget_keys(&self, _expired_before: Timestamp, _limit: usize) -> Result<usize, StoreError> { todo!() }
+    pub async fn forget_keys(&self, expired_before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        run!(self.write [] keys::forget(expired_before, limit))
+    }
+}
+
+/// Which database a URL names.
+enum Scheme {
+    Mysql,
+    Sqlite,
+}
+
+impl Scheme {
+    fn of(url: &str) -> Result<Self, StoreError> {
+        match url.split_once(':') {
+            Some(("mysql", _)) => Ok(Self::Mysql),
+            Some(("sqlite", _)) => Ok(Self::Sqlite),
+            _ => Err(StoreError::Configuration("the database URL begins with neither mysql: nor sqlite:".to_owned())),
+        }
+    }
 }

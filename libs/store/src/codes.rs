@@ -1,0 +1,153 @@
+//! The numbers that compact enums have in the database. They never change their meaning; a new value takes a new number.
+
+use oxcart_types::{EndKind, IdempotencyPolicy, chain::StartKind};
+
+use crate::{AgendaWhy, StoreError};
+
+/// An enum that is kept as a number.
+pub(crate) trait Coded: Copy + Sized + 'static {
+    /// What is named when a number is unknown.
+    const NAME: &'static str;
+    /// All values.
+    const ALL: &'static [Self];
+    /// The number of a value.
+    fn code(self) -> i16;
+
+    /// The value of a number.
+    fn decode(code: i16) -> Result<Self, StoreError> {
+        let found = Self::ALL.iter().copied().find(|value| value.code() == code);
+        found.ok_or_else(|| StoreError::Corrupt(format!("{code} is not a {}", Self::NAME)))
+    }
+}
+
+impl Coded for EndKind {
+    const NAME: &'static str = "kind of end";
+    const ALL: &'static [Self] = &EndKind::ALL;
+
+    fn code(self) -> i16 {
+        match self {
+            Self::Succeeded => 1,
+            Self::Failed => 2,
+            Self::Cancelled => 3,
+            Self::Expired => 4,
+            Self::Retry => 11,
+            Self::Released => 12,
+            Self::Lost => 13,
+        }
+    }
+}
+
+impl Coded for StartKind {
+    const NAME: &'static str = "kind of start";
+    const ALL: &'static [Self] = &[Self::Worker, Self::Closer];
+
+    fn code(self) -> i16 {
+        match self {
+            Self::Worker => 1,
+            Self::Closer => 2,
+        }
+    }
+}
+
+impl Coded for AgendaWhy {
+    const NAME: &'static str = "reason of the agenda";
+    const ALL: &'static [Self] = &[Self::Time, Self::Dependency, Self::Room, Self::Retry, Self::Expiry, Self::CancelGrace];
+
+    fn code(self) -> i16 {
+        match self {
+            Self::Time => 1,
+            Self::Dependency => 2,
+            Self::Room => 3,
+            Self::Retry => 4,
+            Self::Expiry => 5,
+            Self::CancelGrace => 6,
+        }
+    }
+}
+
+impl Coded for IdempotencyPolicy {
+    const NAME: &'static str = "idempotency policy";
+    const ALL: &'static [Self] = &[Self::ReturnExisting, Self::Reject, Self::Replace];
+
+    fn code(self) -> i16 {
+        match self {
+            Self::ReturnExisting => 1,
+            Self::Reject => 2,
+            Self::Replace => 3,
+        }
+    }
+}
+
+/// Who takes a row of the agenda.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lane {
+    /// Visited when it is due.
+    Due,
+    /// Taken by the feeder when the window of its queue has room.
+    Feeder,
+}
+
+impl Lane {
+    /// The lane of a reason.
+    pub(crate) const fn of(why: AgendaWhy) -> Self {
+        match why {
+            AgendaWhy::Room => Self::Feeder,
+            AgendaWhy::Time | AgendaWhy::Dependency | AgendaWhy::Retry | AgendaWhy::Expiry | AgendaWhy::CancelGrace => Self::Due,
+        }
+    }
+}
+
+impl Coded for Lane {
+    const NAME: &'static str = "lane of the agenda";
+    const ALL: &'static [Self] = &[Self::Due, Self::Feeder];
+
+    fn code(self) -> i16 {
+        match self {
+            Self::Due => 0,
+            Self::Feeder => 1,
+        }
+    }
+}
+
+/// What a row of `idempotency_keys` names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum KeyKind {
+    /// A task, by its idempotency key.
+    Task,
+    /// A submit call, by its request id.
+    Request,
+}
+
+impl Coded for KeyKind {
+    const NAME: &'static str = "kind of key";
+    const ALL: &'static [Self] = &[Self::Task, Self::Request];
+
+    fn code(self) -> i16 {
+        match self {
+            Self::Task => 1,
+            Self::Request => 2,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn each_reads_back<T: Coded + PartialEq + std::fmt::Debug>() {
+        for value in T::ALL {
+            assert_eq!(T::decode(value.code()).ok(), Some(*value));
+        }
+        assert!(matches!(T::decode(-1), Err(StoreError::Corrupt(_))));
+    }
+
+    #[test]
+    fn numbers_read_back() {
+        each_reads_back::<EndKind>();
+        each_reads_back::<StartKind>();
+        each_reads_back::<AgendaWhy>();
+        each_reads_back::<IdempotencyPolicy>();
+        each_reads_back::<Lane>();
+        each_reads_back::<KeyKind>();
+    }
+}

@@ -1,0 +1,59 @@
+//! Cancels that were asked for while a run was open.
+
+use std::collections::HashMap;
+
+use diesel::{ExpressionMethods as _, QueryDsl as _};
+use diesel_async::RunQueryDsl as _;
+use oxcart_types::TaskId;
+
+use super::{
+    Conn, agenda, dialect, heads,
+    sql::{CHUNK, sorted_ids},
+};
+use crate::{
+    AgendaRow, AgendaWhy, Cancel,
+    columns::Id16,
+    fault::Step,
+    rows::chain::{CancelRow, FIRST_BUDGET},
+    schema::cancels::dsl,
+};
+
+/// Reads the cancels that count, by ids of one statement.
+pub(crate) async fn of(conn: &mut Conn, ids: &[Id16]) -> Step<HashMap<TaskId, Cancel>> {
+    let query = dsl::cancels.filter(dsl::task.eq_any(ids.to_vec())).filter(dsl::budget.eq(FIRST_BUDGET)).select((
+        dsl::task,
+        dsl::budget,
+        dsl::reason,
+        dsl::requested_at,
+        dsl::grace_nanos,
+    ));
+    let mut found = HashMap::new();
+    for row in query.load::<CancelRow>(conn).await? {
+        found.insert(row.task.into(), row.decode()?);
+    }
+    Ok(found)
+}
+
+/// Reads the cancels that count; see [`crate::Store::cancels`].
+pub(crate) async fn cancels(conn: &mut Conn, tasks: &[TaskId]) -> Step<HashMap<TaskId, Cancel>> {
+    let mut found = HashMap::new();
+    for ids in sorted_ids(tasks.iter().copied()).chunks(CHUNK) {
+        found.extend(of(conn, ids).await?);
+    }
+    Ok(found)
+}
+
+/// Notes a cancel; see [`crate::Store::request_cancel`]. The first one stands.
+pub(crate) async fn request_cancel(conn: &mut Conn, task: TaskId, cancel: &Cancel) -> Step<()> {
+    let homes = heads::lock(conn, &[task], dialect::SHARE).await?;
+    let Some(head) = heads::head(conn, task).await?.filter(|_| homes.contains_key(&task)) else { return Ok(()) };
+    if head.terminal().is_some() {
+        return Ok(());
+    }
+    let rows = vec![CancelRow::encode(task, cancel)?];
+    dialect::insert_new!(conn, crate::schema::cancels::table, rows)?;
+    let grace = chrono::TimeDelta::from_std(cancel.grace).unwrap_or(chrono::TimeDelta::MAX);
+    let at = cancel.requested_at.checked_add_signed(grace).unwrap_or(cancel.requested_at);
+    let row = AgendaRow { task, at, run: head.task.entry.run, why: AgendaWhy::CancelGrace };
+    agenda::upsert(conn, &[row], &homes).await
+}

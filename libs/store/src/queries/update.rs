@@ -1,0 +1,161 @@
+//! Changing a task that has not started.
+
+use diesel::{ExpressionMethods as _, QueryDsl as _};
+use diesel_async::RunQueryDsl as _;
+use oxcart_types::{EndKind, HandoffId, Run, TaskSpec, Timestamp, record::View};
+
+use super::{
+    Conn, agenda, close, dialect, handoffs,
+    heads::{self, Home},
+    read,
+    submit::TagRow,
+};
+use crate::{
+    AgendaRow, AgendaWhy, Entry, TaskRecord, UpdateOutcome,
+    change::Update,
+    columns::{self, Id16},
+    fault::Step,
+    rows::{
+        chain::EndFacts,
+        head::Head,
+        spec::{retry_json, tags_json},
+    },
+    schema,
+};
+
+/// Changes a task; see [`crate::Store::update`].
+pub(crate) async fn update(conn: &mut Conn, update: &Update) -> Step<UpdateOutcome> {
+    heads::lock(conn, &[update.task], dialect::UPDATE).await?;
+    // The lock keeps starts out, but not ends, so the next slot may have moved by the time it is closed.
+    for _ in 0..close::LOOKS {
+        let Some(head) = heads::head(conn, update.task).await? else { return Ok(UpdateOutcome::NoTask) };
+        if let Some(kind) = head.terminal() {
+            return Ok(UpdateOutcome::Ended(kind));
+        }
+        let Some(run) = head.task.head.next_run() else { return Ok(UpdateOutcome::Running) };
+        if let Some(latest) = head.task.head.latest.filter(|_| head.closed_by(update.by)) {
+            return done_before(conn, update, &head, latest.run).await;
+        }
+        let record = read::get(conn, &[update.task], View::Basic).await?.pop().flatten();
+        let Some(record) = record else { return Ok(UpdateOutcome::NoTask) };
+        if update.etag.as_ref().is_some_and(|etag| *etag != record.etag()) {
+            return Ok(UpdateOutcome::Changed);
+        }
+        let due_at = due_at(update, &head);
+        let facts = EndFacts {
+            task: update.task,
+            run,
+            kind: EndKind::Released,
+            by: update.by,
+            attempts_used: head.task.head.attempts_used(),
+            next_run_at: due_at,
+            result: None,
+            failure: None,
+            at: update.now,
+        };
+        if close::take_slot(conn, facts).await? {
+            return change(conn, update, &head, record, run, due_at).await;
+        }
+    }
+    Ok(UpdateOutcome::Running)
+}
+
+/// When the next run is due: a new run time wins, else a backoff or run time that is still ahead goes on.
+fn due_at(update: &Update, head: &Head) -> Option<Timestamp> {
+    match update.changes.run_at {
+        Some(run_at) => run_at,
+        None => head.task.entry.due_at,
+    }
+}
+
+/// The slot is closed: changes the row and hands the task out anew.
+async fn change(
+    conn: &mut Conn,
+    update: &Update,
+    head: &Head,
+    record: TaskRecord,
+    closed: Run,
+    due_at: Option<Timestamp>,
+) -> Step<UpdateOutcome> {
+    let created_at = record.created_at;
+    let mut spec = record.spec;
+    update.changes.clone().apply(&mut spec);
+    let run = closed.next();
+    let after = Entry {
+        task: update.task,
+        run,
+        queue: spec.queue.clone(),
+        priority: spec.priority,
+        fairness_key: spec.fairness_key.clone(),
+        due_at,
+    };
+    let handoff = if due_at.is_some_and(|at| at > update.horizon) { None } else { Some(update.handoff) };
+    write_spec(conn, &spec, handoff).await?;
+    if update.changes.tags.is_some() {
+        write_tags(conn, &spec).await?;
+    }
+
+    let mut row = AgendaRow { task: update.task, at: update.now, run, why: AgendaWhy::Expiry };
+    let keep = match (handoff, due_at, spec.start_by(created_at)) {
+        (None, Some(due_at), _) => {
+            // To the dispatcher when it comes within the horizon.
+            row.at = due_at - (update.horizon - update.now);
+            row.why = AgendaWhy::Time;
+            true
+        }
+        (_, _, Some(start_by)) if head.task.head.attempts_used() == 0 => {
+            row.at = start_by;
+            true
+        }
+        _ => false,
+    };
+    if keep {
+        let home = Home { queue: spec.queue.clone(), priority: spec.priority };
+        agenda::upsert(conn, &[row], &[(update.task, home)].into()).await?;
+    } else {
+        use schema::agenda::dsl;
+        diesel::delete(dsl::agenda.filter(dsl::task.eq(Id16::from(update.task)))).execute(conn).await?;
+    }
+    if let Some(handoff) = handoff {
+        handoffs::insert(conn, handoff, &[update.task], update.now).await?;
+    }
+    Ok(UpdateOutcome::Updated { closed, before: Box::new(head.task.entry.clone()), after: Box::new(after), handoff })
+}
+
+/// An earlier try was committed and its answer lost. What the task was before is not known any more; an entry that stays where
+/// it was costs one delivery that is refused.
+async fn done_before(conn: &mut Conn, update: &Update, head: &Head, closed: Run) -> Step<UpdateOutcome> {
+    use schema::handoffs::dsl;
+    let ours = dsl::handoffs.filter(dsl::id.eq(Id16::from(update.handoff))).select(dsl::id);
+    let handoff = if ours.load::<Id16>(conn).await?.is_empty() { None } else { Some(update.handoff) };
+    let after = Box::new(head.task.entry.clone());
+    Ok(UpdateOutcome::Updated { closed, before: after.clone(), after, handoff })
+}
+
+async fn write_spec(conn: &mut Conn, spec: &TaskSpec, handoff: Option<HandoffId>) -> Step<()> {
+    use schema::tasks::dsl;
+    let row = diesel::update(dsl::tasks.filter(dsl::id.eq(Id16::from(spec.id)))).set((
+        dsl::queue.eq(spec.queue.as_str().to_owned()),
+        dsl::priority.eq(i16::from(spec.priority.get())),
+        dsl::tags.eq(tags_json(spec)?),
+        dsl::run_at.eq(spec.run_at.map(columns::time)),
+        dsl::expires_at.eq(spec.expires_at.map(columns::time)),
+        dsl::timeout_nanos.eq(spec.timeout.map(|timeout| columns::nanos("timeout_nanos", timeout)).transpose()?),
+        dsl::deadline_nanos.eq(spec.deadline.map(|deadline| columns::nanos("deadline_nanos", deadline)).transpose()?),
+        dsl::max_attempts.eq(columns::count("max_attempts", spec.retry.max_attempts())?),
+        dsl::retry.eq(retry_json(&spec.retry)?),
+        dsl::handoff.eq(handoff.map(Id16::from)),
+    ));
+    row.execute(conn).await?;
+    Ok(())
+}
+
+async fn write_tags(conn: &mut Conn, spec: &TaskSpec) -> Step<()> {
+    use schema::task_tags::dsl;
+    diesel::delete(dsl::task_tags.filter(dsl::task.eq(Id16::from(spec.id)))).execute(conn).await?;
+    let tags: Vec<TagRow> = spec.tags.iter().map(|tag| TagRow { task: spec.id.into(), tag: tag.as_str().to_owned() }).collect();
+    if !tags.is_empty() {
+        dialect::insert!(conn, schema::task_tags::table, tags)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,15 @@
+//! The contract of the store, on every database that it runs on.
+
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
+
+mod support;
+
+mod agenda;
+mod closing;
+mod faults;
+mod random;
+mod reading;
+mod running;
+mod submitting;
+mod updating;
+mod workers;

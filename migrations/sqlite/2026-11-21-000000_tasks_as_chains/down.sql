@@ -1,0 +1,11 @@
+DROP TABLE cursors;
+DROP TABLE workers;
+DROP TABLE idempotency_keys;
+DROP TABLE task_tags;
+DROP TABLE live;
+DROP TABLE cancels;
+DROP TABLE ends;
+DROP TABLE starts;
+DROP TABLE agenda;
+DROP TABLE handoffs;
+DROP TABLE tasks;
