@@ -488,7 +488,7 @@ pub trait QueueEngine: Send + Sync + 'static {
     /// Reads the numbers of a partition; makes the partition when it is new, so that it has an incarnation.
     async fn stats(&self, partition: &Partition) -> Result<PartitionStats, QueueError>;
 
-    /// Reads the journal: at most `max_calls` script calls.
+    /// Reads the journal: at most `max_calls` script calls, taken as 1 to [`MAX_ITEMS`].
     async fn journal(&self, partition: &Partition, from: JournalFrom, max_calls: usize) -> Result<JournalRead, QueueError>;
 
     /// Partitions that have been used, as far as the store remembers.

@@ -24,8 +24,8 @@ use crate::{
     check,
     engine::{
         Complete, EngineOptions, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Inspected, JournalFrom, JournalId,
-        JournalRead, LeaseRequest, LeaseStatus, Leased, Partition, PartitionStats, Presence, QueueEngine, QueueError, Release,
-        Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG,
+        JournalRead, LeaseRequest, LeaseStatus, Leased, MAX_ITEMS, Partition, PartitionStats, Presence, QueueEngine, QueueError,
+        Release, Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG,
     },
     rules::notes_fit,
 };
@@ -167,7 +167,7 @@ impl QueueEngine for MemoryEngine {
 
     async fn journal(&self, partition: &Partition, from: JournalFrom, max_calls: usize) -> Result<JournalRead, QueueError> {
         match self.existing(partition) {
-            Some(state) => lock(&state).journal.read(from, max_calls),
+            Some(state) => lock(&state).journal.read(from, max_calls.clamp(1, MAX_ITEMS)),
             None => {
                 let gap = matches!(from, JournalFrom::After(position) if position != JournalId::default());
                 Ok(JournalRead { entries: Vec::new(), last: JournalId::default(), gap })

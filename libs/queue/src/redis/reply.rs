@@ -1,0 +1,186 @@
+//! Replies of the scripts, read back.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use oxcart_types::{LeaseToken, TaskId};
+
+use super::wire::{MEMBER_BYTES, key_from, key_of, run_and_deliveries};
+use crate::{
+    engine::{
+        EnqueueStatus, EntryKey, Granted, Inspected, JournalFrom, JournalId, JournalRead, LeaseStatus, PartitionStats, Place,
+        Presence, QueueError, RemoveStatus,
+    },
+    record,
+};
+
+fn corrupt(what: &str) -> QueueError {
+    QueueError::Corrupt(format!("a script answered with {what}"))
+}
+
+/// One status per item.
+fn statuses<T>(codes: &[u8], count: usize, status: impl Fn(u8) -> Option<T>) -> Result<Vec<T>, QueueError> {
+    if codes.len() != count {
+        return Err(corrupt("another number of statuses than items"));
+    }
+    codes.iter().map(|code| status(*code).ok_or_else(|| corrupt("an unknown status"))).collect()
+}
+
+pub(super) fn enqueued(codes: &[u8], count: usize) -> Result<Vec<EnqueueStatus>, QueueError> {
+    statuses(codes, count, |code| match code {
+        0 => Some(EnqueueStatus::Exists),
+        1 => Some(EnqueueStatus::Created),
+        2 => Some(EnqueueStatus::Older),
+        3 => Some(EnqueueStatus::Superseded),
+        4 => Some(EnqueueStatus::WindowFull),
+        _ => None,
+    })
+}
+
+pub(super) fn leases(codes: &[u8], count: usize) -> Result<Vec<LeaseStatus>, QueueError> {
+    statuses(codes, count, |code| match code {
+        0 => Some(LeaseStatus::Unknown),
+        1 => Some(LeaseStatus::Ok),
+        2 => Some(LeaseStatus::Adopted),
+        3 => Some(LeaseStatus::Lost),
+        _ => None,
+    })
+}
+
+pub(super) fn presences(codes: &[u8], count: usize) -> Result<Vec<Presence>, QueueError> {
+    statuses(codes, count, |code| match code {
+        0 => Some(Presence::Missing),
+        1 => Some(Presence::Present),
+        2 => Some(Presence::Quarantined),
+        _ => None,
+    })
+}
+
+pub(super) fn removed(codes: &[u8], tokens: &[u8], count: usize) -> Result<Vec<RemoveStatus>, QueueError> {
+    if codes.len() != count {
+        return Err(corrupt("another number of statuses than items"));
+    }
+    let mut tokens = tokens.chunks_exact(16).map(LeaseToken::try_from);
+    let mut status = |code: &u8| match code {
+        0 => Ok(RemoveStatus::Unknown),
+        1 => Ok(RemoveStatus::Removed),
+        2 => match tokens.next() {
+            Some(Ok(token)) => Ok(RemoveStatus::Leased(token)),
+            Some(Err(_)) | None => Err(corrupt("a lease without a token")),
+        },
+        3 => Ok(RemoveStatus::Newer),
+        _ => Err(corrupt("an unknown status")),
+    };
+    codes.iter().map(&mut status).collect()
+}
+
+pub(super) fn granted(grants: &[u8], tokens: &[LeaseToken]) -> Result<Vec<Granted>, QueueError> {
+    let grant_bytes = MEMBER_BYTES + 5;
+    if !grants.len().is_multiple_of(grant_bytes) || grants.len() / grant_bytes > tokens.len() {
+        return Err(corrupt("grants that do not match the tokens"));
+    }
+    let grant = |(grant, token): (&[u8], &LeaseToken)| {
+        let (member, rest) = grant.split_at(MEMBER_BYTES);
+        let (run, deliveries) = run_and_deliveries(rest)?;
+        Some(Granted { key: key_of(member)?, run, deliveries, token: *token })
+    };
+    let grants = grants.chunks_exact(grant_bytes).zip(tokens).map(grant);
+    grants.map(|grant| grant.ok_or_else(|| corrupt("a malformed grant"))).collect()
+}
+
+/// Milliseconds, or a negative number for none.
+pub(super) fn duration(ms: i64) -> Option<Duration> {
+    u64::try_from(ms).ok().map(Duration::from_millis)
+}
+
+/// One entry as `inspect.lua` tells it.
+pub(super) type InspectedParts = Option<(u8, Bytes, Bytes, u64, i64)>;
+
+pub(super) fn inspected(task: TaskId, parts: InspectedParts) -> Result<Option<Inspected>, QueueError> {
+    let Some((place, key, run, ahead, remaining_ms)) = parts else { return Ok(None) };
+    let place = match place {
+        1 => Place::Ready,
+        2 => Place::Delayed,
+        3 => Place::Leased,
+        4 => Place::Quarantined,
+        _ => return Err(corrupt("an unknown place")),
+    };
+    let key: EntryKey = key_from(task, &key).ok_or_else(|| corrupt("a malformed key"))?;
+    let (run, deliveries) = run_and_deliveries(&run).ok_or_else(|| corrupt("a malformed run"))?;
+    Ok(Some(Inspected { key, run, place, deliveries, ahead, remaining: duration(remaining_ms) }))
+}
+
+/// Numbers as `stats.lua` tells them.
+pub(super) type StatsParts = (u64, u64, u64, u64, u64, Bytes);
+
+pub(super) fn stats(incarnation: u64, parts: &StatsParts) -> Result<PartitionStats, QueueError> {
+    let (seq, ready, delayed, leased, quarantined, next) = parts;
+    let next_ready = match key_of(next) {
+        Some(key) => Some(key.task),
+        None if next.is_empty() => None,
+        None => return Err(corrupt("a malformed member")),
+    };
+    Ok(PartitionStats {
+        incarnation,
+        seq: *seq,
+        ready: *ready,
+        delayed: *delayed,
+        leased: *leased,
+        quarantined: *quarantined,
+        next_ready,
+    })
+}
+
+/// An incarnation, 16 hexadecimal digits.
+pub(super) fn incarnation(text: &str) -> Result<u64, QueueError> {
+    u64::from_str_radix(text, 16).map_err(|_| corrupt("a malformed incarnation"))
+}
+
+/// A position of a stream.
+pub(super) fn position(text: &str) -> Result<JournalId, QueueError> {
+    let parse = |text: &str| {
+        let (ms, seq) = text.split_once('-')?;
+        Some(JournalId { ms: ms.parse().ok()?, seq: seq.parse().ok()? })
+    };
+    parse(text).ok_or_else(|| corrupt("a malformed position"))
+}
+
+pub(super) fn journal(
+    from: JournalFrom,
+    gap: bool,
+    newest: JournalId,
+    records: Vec<(String, Bytes)>,
+) -> Result<JournalRead, QueueError> {
+    let (last, gap) = match from {
+        JournalFrom::Newest => (newest, false),
+        JournalFrom::Oldest => (JournalId::default(), false),
+        // A position beyond the newest is of a journal that was lost: begin anew.
+        JournalFrom::After(after) => (if after <= newest { after } else { JournalId::default() }, gap),
+    };
+    let mut read = JournalRead { entries: Vec::new(), last, gap };
+    for (id, record) in records {
+        read.entries.extend(record::decode(record)?);
+        read.last = position(&id)?;
+    }
+    Ok(read)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_of_another_shape_are_refused() {
+        let refused = |result: Result<(), QueueError>| assert!(matches!(result, Err(QueueError::Corrupt(_))));
+        refused(enqueued(&[1, 9], 2).map(drop));
+        refused(enqueued(&[1], 2).map(drop));
+        refused(leases(&[4], 1).map(drop));
+        refused(removed(&[2], &[0; 15], 1).map(drop));
+        refused(granted(&[0; 25], &[LeaseToken::from_bytes([1; 16])]).map(drop));
+        refused(granted(&[0; 26], &[]).map(drop));
+        // A grant of run 0.
+        refused(granted(&[0; 26], &[LeaseToken::from_bytes([1; 16])]).map(drop));
+        refused(position("12").map(drop));
+        refused(incarnation("xyz").map(drop));
+    }
+}

@@ -1,0 +1,45 @@
+//! The scripts, each a file of its own with `lib.lua` put in after its first line.
+
+use deadpool_redis::redis::Script;
+
+const LIB: &str = include_str!("scripts/lib.lua");
+
+/// All scripts, ready to be called by their hashes.
+#[derive(Debug)]
+pub(super) struct Scripts {
+    pub(super) enqueue: Script,
+    pub(super) lease: Script,
+    pub(super) extend: Script,
+    pub(super) complete: Script,
+    pub(super) release: Script,
+    pub(super) remove: Script,
+    pub(super) tick: Script,
+    pub(super) missing: Script,
+    pub(super) inspect: Script,
+    pub(super) stats: Script,
+    pub(super) journal: Script,
+}
+
+impl Scripts {
+    pub(super) fn new() -> Self {
+        Self {
+            enqueue: script(include_str!("scripts/enqueue.lua")),
+            lease: script(include_str!("scripts/lease.lua")),
+            extend: script(include_str!("scripts/extend.lua")),
+            complete: script(include_str!("scripts/complete.lua")),
+            release: script(include_str!("scripts/release.lua")),
+            remove: script(include_str!("scripts/remove.lua")),
+            tick: script(include_str!("scripts/tick.lua")),
+            missing: script(include_str!("scripts/missing.lua")),
+            inspect: script(include_str!("scripts/inspect.lua")),
+            stats: script(include_str!("scripts/stats.lua")),
+            journal: script(include_str!("scripts/journal.lua")),
+        }
+    }
+}
+
+/// Redis wants the line with the flags first.
+fn script(body: &str) -> Script {
+    let (flags, body) = body.split_once('\n').unwrap_or((body, ""));
+    Script::new(&format!("{flags}\n{LIB}\n{body}"))
+}

@@ -1,0 +1,64 @@
+#!lua flags=allow-oom
+-- Gives out ready entries: lowest band first, lowest pass first within it. Every so often the other end of the bands comes
+-- first, so that no band starves. Takes ended leases back and promotes due entries before it looks.
+--
+-- ARGV  ttl_ms, promote, reap, max_deliveries, lowest_every, worker (16 bytes), then a token per lease wanted
+-- Returns the grants (member, run, deliveries: 26 bytes each, one after the other, in the order of the tokens), the number
+-- of entries still ready, ms until the next delayed entry is due (-1: none).
+--
+-- Allowed when Redis is out of memory: a queue that cannot be drained would stay full.
+local refused = begin()
+if refused then return refused end
+
+local ttl, lowest_every, worker = tonumber(ARGV[args]), tonumber(ARGV[args + 4]), ARGV[args + 5]
+local first_token = args + 6
+local wanted = #ARGV - first_token + 1
+reap(tonumber(ARGV[args + 2]), tonumber(ARGV[args + 3]))
+promote(tonumber(ARGV[args + 1]))
+
+-- member, score, member, score, ...
+local taken = {}
+local turn = lowest_every > 0 and tonumber(call('HGET', INFO, 'turns') or 0) + 1 or nil
+if turn and turn % lowest_every == 0 then
+  local last = call('ZRANGE', READY, -1, -1, 'WITHSCORES')
+  if last[2] then
+    local band_start = math.floor(tonumber(last[2]) / PASS_LIMIT) * PASS_LIMIT
+    taken = call('ZRANGEBYSCORE', READY, text(band_start), '+inf', 'WITHSCORES', 'LIMIT', 0, wanted)
+    local members = {}
+    for i = 1, #taken, 2 do members[#members + 1] = taken[i] end
+    call('ZREM', READY, unpack(members))
+  end
+end
+if #taken < 2 * wanted then
+  local front = call('ZPOPMIN', READY, wanted - #taken / 2)
+  for i = 1, #front do taken[#taken + 1] = front[i] end
+end
+
+local grants, count = {}, 0
+if #taken > 0 then
+  local tasks = {}
+  for i = 1, #taken, 2 do tasks[#tasks + 1] = task_of(taken[i]) end
+  local extras = call('EXISTS', EXTRA) == 1 and call('HMGET', EXTRA, unpack(tasks)) or {}
+  local ends, helds, leases, used_extras, last_of_band = text(now + ttl), {}, {}, {}, {}
+  for i, task in ipairs(tasks) do
+    local member, run, deliveries = taken[2 * i - 1], RUN_ONE, '\1'
+    last_of_band[byte(member, 17)] = taken[2 * i]
+    if extras[i] then
+      run, deliveries = sub(extras[i], 1, 4), char(math.min(byte(extras[i], 5) + 1, 255))
+      used_extras[#used_extras + 1] = task
+    end
+    helds[2 * i - 1], helds[2 * i] = task, sub(member, 17, 21) .. run .. deliveries .. ARGV[first_token + i - 1]
+    leases[2 * i - 1], leases[2 * i] = ends, task
+    grants[count + 1], grants[count + 2], grants[count + 3] = member, run, deliveries
+    count = count + 3
+    tell(GRANTED, task, run, deliveries, nil, nil, worker)
+  end
+  for _, score in pairs(last_of_band) do served(score) end
+  with('HSET', HELD, helds)
+  with('ZADD', LEASES, leases)
+  with('HDEL', EXTRA, used_extras)
+  if turn then call('HSET', INFO, 'turns', text(turn)) end
+  prune_fairness(2 * #tasks)
+  changed = true
+end
+return finish({ concat(grants), call('ZCARD', READY), first_of(DELAYED) })
