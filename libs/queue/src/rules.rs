@@ -1,4 +1,4 @@
-//! The rules that both engines follow, as pure functions. The Redis scripts repeat the last three in Lua
+//! The rules that both engines follow, as pure functions. The Redis scripts repeat those of fairness and backoff in Lua
 //! (`redis/scripts/lib.lua`); the model test holds the two against each other.
 
 use std::time::Duration;
@@ -36,6 +36,16 @@ pub(crate) fn notes_fit<'a>(notes: impl Iterator<Item = &'a Bytes>, budget: usiz
 /// band, so that a key that was idle saves up no turns. Strictly grows per key, hence first in, first out within one.
 pub(crate) fn next_pass(last: Option<u64>, virtual_time: u64) -> u64 {
     last.map_or(virtual_time, |last| last.saturating_add(STRIDE).max(virtual_time)).min(PASS_LIMIT - 1)
+}
+
+/// The virtual time of a band after `count` of its entries were given out, the last one at `pass`: that pass, or one for each
+/// entry, but never more than a stride ahead of the pass.
+///
+/// The second half moves time on while all entries come from keys never seen before: else they would all stand at the same
+/// pass, in front of any key that comes back, and none of them could ever be forgotten.
+pub(crate) fn served(virtual_time: u64, pass: u64, count: u64) -> u64 {
+    let counted = virtual_time.saturating_add(count).min(pass.saturating_add(STRIDE));
+    virtual_time.max(pass).max(counted).min(PASS_LIMIT - 1)
 }
 
 /// True when forgetting the last pass of a key changes nothing.
@@ -87,6 +97,15 @@ mod tests {
         assert!(is_stale(4000, 5000));
         assert_eq!(next_pass(Some(4000), 5000), next_pass(None, 5000));
         assert!(!is_stale(4001, 5000));
+    }
+
+    #[test]
+    fn time_moves_on_with_what_is_served() {
+        assert_eq!(served(0, 5000, 1), 5000);
+        assert_eq!(served(7000, 5000, 3), 7000);
+        assert_eq!(served(5000, 5000, 3), 5003);
+        assert_eq!(served(5999, 5000, 3), 6000);
+        assert_eq!(served(PASS_LIMIT - 1, PASS_LIMIT - 1, 9), PASS_LIMIT - 1);
     }
 
     #[test]

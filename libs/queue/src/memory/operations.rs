@@ -1,8 +1,8 @@
 //! The operations of the engine on one partition.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
-use oxcart_types::Run;
+use oxcart_types::{LeaseToken, Run, TaskId};
 
 use super::{
     call::{Call, Told},
@@ -61,6 +61,8 @@ pub(super) fn lease(call: &mut Call<'_>, request: &LeaseRequest) -> Leased {
     let mut from_band = if every > 0 && turn.is_multiple_of(every) { call.state.lowest_band().unwrap_or(0) } else { 0 };
     let ttl_ms = to_millis(request.claim_ttl);
     let mut granted = Vec::with_capacity(request.tokens.len());
+    // Per band: the pass of the last entry given out, and how many were.
+    let mut served: HashMap<u8, (u64, u64)> = HashMap::new();
     for token in &request.tokens {
         let mut next = call.state.next_ready(from_band);
         if next.is_none() {
@@ -69,7 +71,8 @@ pub(super) fn lease(call: &mut Call<'_>, request: &LeaseRequest) -> Leased {
         }
         let Some(entry) = next.and_then(|task| call.state.get(task)).copied() else { break };
         if let Spot::Ready { pass } = entry.spot {
-            call.state.fairness.served(entry.key.band, pass);
+            let (last_pass, count) = served.entry(entry.key.band).or_default();
+            (*last_pass, *count) = (pass, *count + 1);
         }
         let entry = Entry { deliveries: entry.deliveries.saturating_add(1), spot: call.leased(ttl_ms, *token), ..entry };
         call.put(entry);
@@ -78,6 +81,9 @@ pub(super) fn lease(call: &mut Call<'_>, request: &LeaseRequest) -> Leased {
     }
     if !granted.is_empty() {
         call.state.turns = turn;
+    }
+    for (band, (pass, count)) in served {
+        call.state.fairness.served(band, pass, count);
     }
     let next_due = call.state.next_due().map(|(due_ms, _)| until(due_ms, call.now_ms));
     Leased { granted, ready: call.state.ready_count(), next_due }
@@ -105,7 +111,7 @@ pub(super) fn extend(call: &mut Call<'_>, cause: ExtendCause, item: &Extend) -> 
 }
 
 /// The entry that a token holds, or why it holds none.
-fn held(state: &State, task: oxcart_types::TaskId, mine: oxcart_types::LeaseToken) -> Result<Entry, LeaseStatus> {
+fn held(state: &State, task: TaskId, mine: LeaseToken) -> Result<Entry, LeaseStatus> {
     match state.get(task) {
         Some(entry @ Entry { spot: Spot::Leased { token, .. }, .. }) if *token == mine => Ok(*entry),
         Some(Entry { spot: Spot::Leased { .. }, .. }) => Err(LeaseStatus::Lost),

@@ -155,3 +155,23 @@ async fn order_starts_anew_once_nothing_is_ready(#[case] backend: Backend) {
         .unwrap();
     assert_eq!(numbers(&lease(engine, &partition, 20..=22).await), [11, 12, 13]);
 }
+
+/// Keys that come but once stand in line with those that come back, not in front of them for ever.
+#[rstest]
+#[case(Backend::Memory)]
+#[case(Backend::Redis)]
+#[tokio::test]
+async fn a_stream_of_new_keys_starves_nobody(#[case] backend: Backend) {
+    let rig = Rig::new(backend).await;
+    let (engine, partition) = (&*rig.engine, partition());
+    engine.enqueue(&partition, &[entry_of(of_tenant(1, 1)), entry_of(of_tenant(2, 1))]).await.unwrap();
+    let mut served = Vec::new();
+    for round in 1..=30_u64 {
+        let strangers: Vec<_> =
+            (round * 100..(round + 1) * 100).map(|n| entry_of(of_tenant(n, u32::try_from(n).unwrap()))).collect();
+        engine.enqueue(&partition, &strangers).await.unwrap();
+        served.extend(numbers(&lease(engine, &partition, round * 100..(round + 1) * 100).await));
+    }
+    let waited = served.iter().position(|number| *number == 2);
+    assert!(waited.is_some_and(|waited| waited < 1500), "{waited:?}");
+}

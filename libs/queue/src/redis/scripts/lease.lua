@@ -39,10 +39,12 @@ if #taken > 0 then
   local tasks = {}
   for i = 1, #taken, 2 do tasks[#tasks + 1] = task_of(taken[i]) end
   local extras = call('EXISTS', EXTRA) == 1 and call('HMGET', EXTRA, unpack(tasks)) or {}
-  local ends, helds, leases, used_extras, last_of_band = text(now + ttl), {}, {}, {}, {}
+  local ends, helds, leases, used_extras = text(now + ttl), {}, {}, {}
+  local last_score, served_count = {}, {} -- by band
   for i, task in ipairs(tasks) do
     local member, run, deliveries = taken[2 * i - 1], RUN_ONE, '\1'
-    last_of_band[byte(member, 17)] = taken[2 * i]
+    local band = byte(member, 17)
+    last_score[band], served_count[band] = taken[2 * i], (served_count[band] or 0) + 1
     if extras[i] then
       run, deliveries = sub(extras[i], 1, 4), char(math.min(byte(extras[i], 5) + 1, 255))
       used_extras[#used_extras + 1] = task
@@ -53,7 +55,7 @@ if #taken > 0 then
     count = count + 3
     tell(GRANTED, task, run, deliveries, nil, nil, worker)
   end
-  for _, score in pairs(last_of_band) do served(score) end
+  for band, score in pairs(last_score) do served(band, score, served_count[band]) end
   with('HSET', HELD, helds)
   with('ZADD', LEASES, leases)
   with('HDEL', EXTRA, used_extras)

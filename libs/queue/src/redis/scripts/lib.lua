@@ -72,14 +72,16 @@ local function next_score(member)
   return text(byte(band) * PASS_LIMIT + pass)
 end
 
--- The entry with this score was given out: its pass is the time of its band.
-local function served(score)
-  score = tonumber(score)
-  local band = math.floor(score / PASS_LIMIT)
-  local key, pass = char(band), score - band * PASS_LIMIT
-  if pass > virtual_time(key) then
-    virtual_times[key] = pass
-    passes[key] = pass
+-- `count` entries of a band were given out, the last one with this score. Time moves to its pass, or on by one for each entry
+-- but no more than a stride ahead of the pass: else keys never seen before would all stand at the same pass, in front of any
+-- key that comes back.
+local function served(band, score, count)
+  local key, pass = char(band), tonumber(score) - band * PASS_LIMIT
+  local before = virtual_time(key)
+  local time = math.min(math.max(before, pass, math.min(before + count, pass + STRIDE)), PASS_LIMIT - 1)
+  if time > before then
+    virtual_times[key] = time
+    passes[key] = time
   end
 end
 
