@@ -13,7 +13,7 @@ use std::{
 };
 
 use chrono::DateTime;
-use oxcart_queue::{EngineOptions, MemoryEngine, Partition, QueueEngine, RedisEngine, RedisOptions};
+use oxcart_queue::{EngineOptions, MemoryEngine, Partition, PartitionStats, QueueEngine, RedisEngine, RedisOptions};
 use oxcart_testkit::RedisServer;
 use oxcart_types::{Clock as _, ManualClock, Timestamp};
 
@@ -75,6 +75,18 @@ impl Rig {
         if let Some(redis_clock) = &self.redis_clock {
             redis_clock.set(self.clock.now()).await;
         }
+    }
+
+    /// Leases and what is held are the same tasks, and nothing is remembered of tasks that are not there.
+    pub async fn assert_redis_is_consistent(&self, stats: &PartitionStats) {
+        let RedisClock { server, key } = self.redis_clock.as_ref().expect("an engine on Redis");
+        let deployment = key.trim_start_matches("clock:");
+        let count = async |command: &str, key: char| {
+            let line = format!("{command} ox:{{{deployment}:mail:0}}:{key}");
+            server.command(&line).await.expect(command).parse::<u64>().expect("a number")
+        };
+        assert_eq!(count("HLEN", 'h').await, stats.leased);
+        assert!(count("HLEN", 'x').await <= stats.ready + stats.delayed + stats.quarantined);
     }
 
     /// The time of the engine.
