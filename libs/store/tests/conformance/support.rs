@@ -88,6 +88,13 @@ impl Fixture {
         (id, self.begin(id, 1, at(1)).await)
     }
 
+    /// A task whose first run was given back.
+    pub(crate) async fn ended_released(&self) -> TaskId {
+        let (id, token) = self.running().await;
+        self.end_one(end(id, 1, token, EndKind::Released), at(2)).await;
+        id
+    }
+
     /// A task that has ended so.
     pub(crate) async fn ended(&self, kind: EndKind) -> TaskId {
         let (id, token) = self.running().await;
