@@ -1,0 +1,245 @@
+//! The one way to make an error for the wire: a status with google.rpc details.
+//!
+//! Every status carries an `ErrorInfo` with a [`reason`] and [`DOMAIN`], so that programs never read messages.
+
+use std::{collections::HashMap, error::Error, time::Duration};
+
+use oxcart_types::Violations;
+use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, FieldViolation, StatusExt as _};
+use uuid::Uuid;
+
+/// The domain of every `ErrorInfo`.
+pub const DOMAIN: &str = "oxcart.dev";
+
+/// Key in the metadata of an internal error's `ErrorInfo`: the id under which the log has the whole of it.
+pub const ERROR_ID: &str = "errorId";
+
+/// Reasons of errors; those of violations are in [`oxcart_types::violation::reason`].
+pub mod reason {
+    pub use oxcart_types::violation::reason::*;
+
+    macro_rules! reasons {
+        ($($(#[$doc:meta])* $name:ident;)*) => { $($(#[$doc])* pub const $name: &str = stringify!($name);)* };
+    }
+
+    reasons! {
+        /// No task has this id.
+        TASK_NOT_FOUND;
+        /// No queue has this name.
+        QUEUE_NOT_FOUND;
+        /// No worker has this id.
+        WORKER_NOT_FOUND;
+        /// A task with this id exists already.
+        TASK_ID_TAKEN;
+        /// A task holds this idempotency key.
+        UNIQUE_KEY_TAKEN;
+        /// A request id was used again with another body.
+        REQUEST_ID_REUSED;
+        /// The task is terminal.
+        TASK_ALREADY_FINISHED;
+        /// The task runs right now.
+        TASK_RUNNING;
+        /// The state of the task does not allow a retry.
+        TASK_NOT_RETRYABLE;
+        /// The queue takes nothing new.
+        QUEUE_DRAINING;
+        /// The first message of a session did not open it.
+        SESSION_NOT_OPEN;
+        /// The peer speaks another version of the protocol.
+        PROTOCOL_VERSION_UNSUPPORTED;
+        /// The caller's copy is out of date.
+        ETAG_MISMATCH;
+        /// The caller's copy is out of date.
+        REVISION_MISMATCH;
+        /// The lease belongs to somebody else by now.
+        LEASE_LOST;
+        /// A newer session of the same worker took over.
+        SESSION_SUPERSEDED;
+        /// The queue holds all it may hold.
+        QUEUE_FULL;
+        /// Too many calls.
+        RATE_LIMITED;
+        /// Too many sessions.
+        TOO_MANY_SESSIONS;
+        /// Too many watchers.
+        TOO_MANY_WATCHERS;
+        /// A message is larger than the server takes.
+        MESSAGE_TOO_LARGE;
+        /// SQL does not answer.
+        STORE_UNAVAILABLE;
+        /// The dispatcher or its queue does not answer.
+        DISPATCHER_UNAVAILABLE;
+        /// The server drains.
+        SHUTTING_DOWN;
+        /// The server noticed that the time of the call is over.
+        DEADLINE_EXCEEDED;
+        /// The cursor points before what is kept.
+        CURSOR_EXPIRED;
+        /// A fault of the server.
+        INTERNAL;
+        /// Not served here.
+        FEATURE_DISABLED;
+    }
+}
+
+/// `INVALID_ARGUMENT` with every violation; the reason is that of the first.
+#[must_use]
+pub fn invalid_argument(violations: &Violations) -> Status {
+    let reason = violations.as_slice().first().map_or(reason::FIELD_INVALID, |violation| violation.reason);
+    let mut details = with_reason(reason, []);
+    details.set_bad_request(
+        violations.as_slice().iter().map(|v| FieldViolation::new(v.field.clone(), v.description.clone())).collect::<Vec<_>>(),
+    );
+    Status::with_error_details(Code::InvalidArgument, violations.to_string(), details)
+}
+
+/// `NOT_FOUND`.
+#[must_use]
+pub fn not_found(reason: &str, resource_type: &str, name: impl Into<String>) -> Status {
+    let name = name.into();
+    let description = format!("{resource_type} {name} does not exist");
+    of_resource(Code::NotFound, reason, resource_type, name, description)
+}
+
+/// `ALREADY_EXISTS`. `description` says what holds the name.
+#[must_use]
+pub fn already_exists(reason: &str, resource_type: &str, name: impl Into<String>, description: impl Into<String>) -> Status {
+    of_resource(Code::AlreadyExists, reason, resource_type, name.into(), description.into())
+}
+
+/// `FAILED_PRECONDITION`: the call cannot work before `subject` is changed.
+#[must_use]
+pub fn failed_precondition(reason: &str, subject: impl Into<String>, description: impl Into<String>) -> Status {
+    let (subject, description) = (subject.into(), description.into());
+    let mut details = with_reason(reason, [("subject", subject.clone())]);
+    details.add_precondition_failure_violation(reason, subject, description.clone());
+    Status::with_error_details(Code::FailedPrecondition, description, details)
+}
+
+/// `ABORTED`: somebody else was faster.
+#[must_use]
+pub fn aborted(reason: &str, description: impl Into<String>) -> Status {
+    Status::with_error_details(Code::Aborted, description, with_reason(reason, []))
+}
+
+/// `OUT_OF_RANGE`.
+#[must_use]
+pub fn out_of_range(reason: &str, description: impl Into<String>) -> Status {
+    Status::with_error_details(Code::OutOfRange, description, with_reason(reason, []))
+}
+
+/// `DEADLINE_EXCEEDED`, noticed by the server.
+#[must_use]
+pub fn deadline_exceeded(description: impl Into<String>) -> Status {
+    Status::with_error_details(Code::DeadlineExceeded, description, with_reason(reason::DEADLINE_EXCEEDED, []))
+}
+
+/// `RESOURCE_EXHAUSTED`: come back after `retry_after`.
+#[must_use]
+pub fn resource_exhausted(reason: &str, description: impl Into<String>, retry_after: Duration) -> Status {
+    let description = description.into();
+    let mut details = with_reason(reason, []);
+    details.add_quota_failure_violation(reason, description.clone()).set_retry_info(Some(retry_after));
+    Status::with_error_details(Code::ResourceExhausted, description, details)
+}
+
+/// `UNAVAILABLE`: come back after `retry_after`.
+#[must_use]
+pub fn unavailable(reason: &str, description: impl Into<String>, retry_after: Duration) -> Status {
+    let mut details = with_reason(reason, []);
+    details.set_retry_info(Some(retry_after));
+    Status::with_error_details(Code::Unavailable, description, details)
+}
+
+/// `UNIMPLEMENTED`: not served here.
+#[must_use]
+pub fn unimplemented(description: impl Into<String>) -> Status {
+    Status::with_error_details(Code::Unimplemented, description, with_reason(reason::FEATURE_DISABLED, []))
+}
+
+/// `INTERNAL`. The caller gets an id and nothing else; the log gets the id and the whole chain of causes. The one place that logs
+/// such an error.
+#[must_use]
+pub fn internal(error: &(dyn Error + 'static)) -> Status {
+    let id = Uuid::new_v4().to_string();
+    tracing::error!(error_id = id, error = %chain(error), "internal error");
+    let details = with_reason(reason::INTERNAL, [(ERROR_ID, id.clone())]);
+    Status::with_error_details(Code::Internal, format!("internal error {id}"), details)
+}
+
+/// An error and its causes in one line.
+#[must_use]
+pub fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// The reason of a status made by Oxcart.
+#[must_use]
+pub fn reason_of(status: &Status) -> Option<String> {
+    status.get_details_error_info().filter(|info| info.domain == DOMAIN).map(|info| info.reason)
+}
+
+/// How long the server asks to wait before the call is repeated.
+#[must_use]
+pub fn retry_after(status: &Status) -> Option<Duration> {
+    status.get_details_retry_info()?.retry_delay
+}
+
+fn with_reason<const N: usize>(reason: &str, metadata: [(&str, String); N]) -> ErrorDetails {
+    let metadata: HashMap<String, String> = metadata.into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    ErrorDetails::with_error_info(reason, DOMAIN, metadata)
+}
+
+fn of_resource(code: Code, reason: &str, resource_type: &str, name: String, description: String) -> Status {
+    let mut details = with_reason(reason, [("name", name.clone())]);
+    details.set_resource_info(resource_type, name, "", description.clone());
+    Status::with_error_details(code, description, details)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_violation_is_named() {
+        let mut violations = Violations::new();
+        violations.add("tasks[0].name", reason::FIELD_REQUIRED, "is required");
+        violations.add("tasks[1].queue", reason::FIELD_INVALID, "has a space");
+        let status = invalid_argument(&violations);
+        assert_eq!((status.code(), reason_of(&status).as_deref()), (Code::InvalidArgument, Some(reason::FIELD_REQUIRED)));
+        let fields: Vec<_> = status.get_details_bad_request().unwrap().field_violations.into_iter().map(|v| v.field).collect();
+        assert_eq!(fields, ["tasks[0].name", "tasks[1].queue"]);
+    }
+
+    #[test]
+    fn an_internal_error_is_masked() {
+        let secret = std::io::Error::other("password is hunter2");
+        let status = internal(&secret);
+        assert!(!status.message().contains("hunter2") && !String::from_utf8_lossy(status.details()).contains("hunter2"));
+        let info = status.get_details_error_info().unwrap();
+        assert!(status.message().contains(&info.metadata[ERROR_ID]));
+    }
+
+    #[test]
+    fn causes_are_kept() {
+        let error = crate::ServiceError::component("monitor", std::io::Error::other("disk full"));
+        assert_eq!(chain(&error), "monitor failed: disk full");
+    }
+
+    #[test]
+    fn retry_info_reads_back() {
+        let after = Duration::from_millis(1500);
+        for status in [unavailable(reason::STORE_UNAVAILABLE, "x", after), resource_exhausted(reason::QUEUE_FULL, "x", after)] {
+            assert_eq!(retry_after(&status), Some(after));
+        }
+        assert_eq!(retry_after(&not_found(reason::TASK_NOT_FOUND, "task", "1")), None);
+    }
+}
