@@ -42,18 +42,23 @@ impl Backend {
         Ok(backend)
     }
 
-    /// Runs a step that only reads, outside of a transaction.
+    /// Runs a step that only reads, outside of a transaction. In a task of its own: a caller that goes away in the middle of an
+    /// answer would give a connection back on which the rest of the answer is still to come, for the next one to read.
     pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
     where
-        T: Send,
-        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync,
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync + 'static,
     {
-        let mut lease = self.pool.acquire().await?;
-        match work(lease.conn()).await {
-            Ok(value) => Ok(value),
-            Err(Fault::Store(error)) => Err(error),
-            Err(Fault::Sql(error)) => Err(give_up(lease, error)),
-        }
+        let backend = self.clone();
+        let task = tokio::spawn(async move {
+            let mut lease = backend.pool.acquire().await?;
+            match work(lease.conn()).await {
+                Ok(value) => Ok(value),
+                Err(Fault::Store(error)) => Err(error),
+                Err(Fault::Sql(error)) => Err(give_up(lease, error)),
+            }
+        });
+        task.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
     }
 
     /// Runs a step in a transaction and in a task of its own, so that a caller that goes away cannot leave the transaction
