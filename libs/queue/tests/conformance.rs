@@ -1,5 +1,5 @@
 //! What every engine does, told by both.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 #[path = "conformance/backlog.rs"]
 mod backlog;

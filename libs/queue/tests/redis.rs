@@ -1,5 +1,5 @@
 //! What only an engine on Redis meets: several engines, a wiped or foreign server, lost scripts and messages.
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![expect(clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
 

@@ -25,7 +25,7 @@ local in_delayed = delayed > 0 and call('ZMSCORE', DELAYED, unpack(members)) or 
 local in_quarantine = quarantined > 0 and call('ZMSCORE', QUARANTINE, unpack(members)) or none
 local old_extras = ready + delayed + quarantined > 0 and call('HMGET', EXTRA, unpack(tasks)) or none
 
-local statuses, lost_leases, new_extras, lost_extras = {}, {}, {}, {}
+local statuses, lost_leases, new_extras = {}, {}, {}
 for i, member in ipairs(members) do
   local spec, task, status = ARGV[args + 2 * i], tasks[i], CREATED
   local run = sub(spec, 1, 4)
@@ -47,7 +47,7 @@ for i, member in ipairs(members) do
   if status == CREATED or status == SUPERSEDED then
     if run ~= RUN_ONE then
       new_extras[#new_extras + 1], new_extras[#new_extras + 2] = task, run .. NEVER_GIVEN_OUT
-    elseif old_extras[i] then lost_extras[#lost_extras + 1] = task end
+    end
     local delay, transition = parse('>I8B', spec, 5)
     local note = #spec > 13 and sub(spec, 14) or nil
     tell(transition, task, run, NEVER_GIVEN_OUT, wait(member, delay), note)
@@ -57,7 +57,6 @@ end
 
 with('HDEL', HELD, lost_leases)
 with('ZREM', LEASES, lost_leases)
-with('HDEL', EXTRA, lost_extras)
 with('HSET', EXTRA, new_extras)
 save_waiting()
 return finish({ concat(statuses) })
