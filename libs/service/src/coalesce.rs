@@ -146,8 +146,10 @@ mod tests {
 
     const OPTIONS: BatcherOptions = BatcherOptions { max_batch: 4, max_waiting: 8, lanes: 1 };
 
+    type Seen = Arc<Mutex<Vec<Vec<u32>>>>;
+
     /// A batcher that doubles, waits for a permit per batch, and notes each batch.
-    fn gated(options: BatcherOptions) -> (Batcher<u32, u32>, Arc<Semaphore>, Arc<Mutex<Vec<Vec<u32>>>>) {
+    fn gated(options: BatcherOptions) -> (Batcher<u32, u32>, Arc<Semaphore>, Seen) {
         let gate = Arc::new(Semaphore::new(0));
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (held, noted) = (Arc::clone(&gate), Arc::clone(&seen));

@@ -30,12 +30,12 @@ pub(super) struct Probe {
 
 impl Probe {
     pub(super) fn new(reporter: HealthReporter, components: &[Box<dyn Component>]) -> Self {
-        let subject = |component: &Box<dyn Component>| Subject {
+        let subjects = components.iter().map(|component| Subject {
             name: component.name(),
             services: component.grpc_services(),
             readiness: component.readiness(),
-        };
-        Self { reporter, subjects: components.iter().map(subject).collect() }
+        });
+        Self { reporter, subjects: subjects.collect() }
     }
 
     /// Says that nothing is served.

@@ -43,7 +43,6 @@ pub fn continue_from_metadata(span: &Span, metadata: &MetadataMap) {
 ///
 /// # Errors
 /// Never; interceptors are fallible.
-#[expect(clippy::result_large_err, reason = "the signature of tonic's interceptors")]
 pub fn interceptor(mut request: Request<()>) -> Result<Request<()>, Status> {
     inject_metadata(request.metadata_mut());
     Ok(request)
