@@ -1,0 +1,170 @@
+//! The life of a server: ready, not ready, draining, gone; over TCP and within the process.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use async_trait::async_trait;
+use oxcart_service::{Component, Metrics, NotReady, Readiness, Server, ServerOptions, ServiceError, channel, local};
+use oxcart_testkit::wait_for;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    net::{TcpListener, TcpStream},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+use tonic::{service::RoutesBuilder, transport::Channel};
+use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+
+const SOON: Duration = Duration::from_secs(20);
+const SERVICE: &str = "oxcart.test.v1.TestService";
+
+#[derive(Clone, Default)]
+struct Switch(Arc<AtomicBool>);
+
+#[async_trait]
+impl Readiness for Switch {
+    async fn check(&self) -> Result<(), NotReady> {
+        if self.0.load(Ordering::Relaxed) { Ok(()) } else { Err(NotReady("no store".to_owned())) }
+    }
+}
+
+/// Waits for `release` once it is told to drain.
+struct Fake {
+    ready: Switch,
+    release: CancellationToken,
+    fail: CancellationToken,
+}
+
+#[async_trait]
+impl Component for Fake {
+    fn name(&self) -> &'static str {
+        "fake"
+    }
+
+    fn grpc_services(&self) -> &'static [&'static str] {
+        &[SERVICE]
+    }
+
+    fn register(&self, _: &mut RoutesBuilder) {}
+
+    fn readiness(&self) -> Arc<dyn Readiness> {
+        Arc::new(self.ready.clone())
+    }
+
+    async fn run(self: Box<Self>, shutdown: CancellationToken) -> Result<(), ServiceError> {
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = self.fail.cancelled() => return Err(ServiceError::component("fake", std::io::Error::other("disk full"))),
+        }
+        self.release.cancelled().await;
+        Ok(())
+    }
+}
+
+struct Fixture {
+    ready: Switch,
+    release: CancellationToken,
+    fail: CancellationToken,
+    shutdown: CancellationToken,
+    tcp: Channel,
+    within: Channel,
+    admin: String,
+    server: JoinHandle<Result<(), ServiceError>>,
+}
+
+async fn start(drain_timeout: Duration) -> Fixture {
+    let (ready, release, fail, shutdown) =
+        (Switch::default(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let tcp = channel::connect(&[listener.local_addr().unwrap().to_string()]).unwrap();
+    let admin_address = admin.local_addr().unwrap().to_string();
+    let (connector, incoming) = local::transport();
+    let component = Fake { ready: ready.clone(), release: release.clone(), fail: fail.clone() };
+    let options = ServerOptions { drain_timeout, metrics: Metrics::new(), ..ServerOptions::default() };
+    let server = Server::new(options).with(component).with_local(incoming).serve(listener, Some(admin), shutdown.clone());
+    Fixture { ready, release, fail, shutdown, tcp, within: connector.channel(), admin: admin_address, server: tokio::spawn(server) }
+}
+
+async fn health(channel: &Channel, service: &str) -> Option<ServingStatus> {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    HealthClient::new(channel.clone()).check(request).await.ok().map(|answer| answer.into_inner().status())
+}
+
+async fn becomes(channel: &Channel, service: &str, status: ServingStatus) {
+    wait_for("the health", SOON, || async { health(channel, service).await.filter(|now| *now == status) }).await.unwrap();
+}
+
+async fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn health_follows_readiness_on_every_transport() {
+    let fixture = start(SOON).await;
+    becomes(&fixture.tcp, SERVICE, ServingStatus::NotServing).await;
+    assert!(get(&fixture.admin, "/livez").await.starts_with("HTTP/1.1 200"));
+    wait_for("the reason", SOON, || async { get(&fixture.admin, "/readyz").await.contains("fake: no store").then_some(()) })
+        .await
+        .unwrap();
+    fixture.ready.0.store(true, Ordering::Relaxed);
+    for service in ["", SERVICE] {
+        becomes(&fixture.tcp, service, ServingStatus::Serving).await;
+        becomes(&fixture.within, service, ServingStatus::Serving).await;
+    }
+    wait_for("readyz", SOON, || async { get(&fixture.admin, "/readyz").await.starts_with("HTTP/1.1 200").then_some(()) })
+        .await
+        .unwrap();
+    let metrics = get(&fixture.admin, "/metrics").await;
+    assert!(metrics.contains("grpc_service=\"grpc.health.v1.Health\",grpc_method=\"Check\",grpc_code=\"OK\""), "{metrics}");
+}
+
+#[tokio::test]
+async fn while_components_drain_calls_are_answered() {
+    let fixture = start(SOON).await;
+    fixture.ready.0.store(true, Ordering::Relaxed);
+    becomes(&fixture.within, SERVICE, ServingStatus::Serving).await;
+    fixture.shutdown.cancel();
+    becomes(&fixture.within, SERVICE, ServingStatus::NotServing).await;
+    assert!(!fixture.server.is_finished());
+    fixture.release.cancel();
+    fixture.server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_component_that_does_not_drain_is_cut_off() {
+    let fixture = start(Duration::from_millis(50)).await;
+    fixture.shutdown.cancel();
+    let error = tokio::time::timeout(SOON, fixture.server).await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(error, ServiceError::DrainTimeout(_)), "{error}");
+}
+
+#[tokio::test]
+async fn a_component_that_fails_ends_the_server() {
+    let fixture = start(SOON).await;
+    fixture.fail.cancel();
+    let error = tokio::time::timeout(SOON, fixture.server).await.unwrap().unwrap().unwrap_err();
+    assert!(matches!(error, ServiceError::Component { component: "fake", .. }), "{error}");
+}
+
+#[tokio::test]
+async fn errors_of_the_library_have_details_and_known_labels() {
+    let fixture = start(SOON).await;
+    // A path that nobody serves, by way of a client for another service.
+    let error = HealthClient::with_origin(fixture.within.clone(), "http://localhost/made.up".parse().unwrap())
+        .check(HealthCheckRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(oxcart_service::status::reason_of(&error).as_deref(), Some("FEATURE_DISABLED"));
+    let metrics = get(&fixture.admin, "/metrics").await;
+    assert!(metrics.contains("grpc_service=\"unknown\"") && !metrics.contains("made.up"), "{metrics}");
+}
