@@ -164,6 +164,11 @@ fn add<'a>(known: &Known, decided: &mut Decided<'a>, index: usize, task: &'a New
     let mut replaced = None;
     if let (Some(key), Some(name)) = (&task.spec.idempotency, task_key(task)) {
         if let Some((holder, digest)) = decided.holder(known, &name) {
+            if holder == id && digest == task.digest {
+                // A repeat, of which only the key was looked up.
+                decided.accepted.push(known_before(id));
+                return Ok(());
+            }
             let taken = Conflict::KeyTaken { index, key: key.key.clone(), holder };
             match key.policy {
                 IdempotencyPolicy::ReturnExisting if digest == task.digest => {

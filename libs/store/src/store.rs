@@ -15,7 +15,8 @@ use crate::{change::Update, error::StoreError, model::*, mysql, sqlite};
 /// How to reach the database and how much of it to use.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
-    /// `mysql://user:password@host:port/database`, `sqlite:path/to/file.db` or `sqlite::memory:`.
+    /// `mysql://user:password@host:port/database`, `sqlite:path/to/file.db` or `sqlite::memory:`. Each connect to the last
+    /// makes a new database with its schema, which the clones of the store share and which goes with the last of them.
     pub url: String,
     /// Connections of the pool at most (MySQL; SQLite has one writer and this many readers).
     pub max_connections: usize,
@@ -139,8 +140,9 @@ impl Store {
         let ids = ids.to_vec();
         run!(self.read [ids] read::load(&ids))
     }
-    /// Writes starts. Guards: the run before has a non-terminal end with attempts left and due by `now`, no cancel counts,
-    /// the task exists; a run n > 1 needs end n − 1. A start of another run than the next is refused.
+    /// Writes starts. Guards: the task exists, its time has come, no cancel counts, and it may still start: before its expiry
+    /// while no attempt is used, before its deadline after that. A run n > 1 needs a non-terminal end n − 1 with attempts
+    /// left. A start of another run than the next is refused.
     pub async fn start(&self, starts: &[Start], now: Timestamp) -> Result<Vec<StartOutcome>, StoreError> {
         let starts = starts.to_vec();
         run!(self.write [starts] start::start(&starts, now))

@@ -12,33 +12,25 @@ use super::{
 };
 use crate::{
     AgendaRow, AgendaWhy, Cancel,
-    columns::Id16,
     fault::Step,
     rows::chain::{CancelRow, FIRST_BUDGET},
     schema::cancels::dsl,
 };
 
-/// Reads the cancels that count, by ids of one statement.
-pub(crate) async fn of(conn: &mut Conn, ids: &[Id16]) -> Step<HashMap<TaskId, Cancel>> {
-    let query = dsl::cancels.filter(dsl::task.eq_any(ids.to_vec())).filter(dsl::budget.eq(FIRST_BUDGET)).select((
-        dsl::task,
-        dsl::budget,
-        dsl::reason,
-        dsl::requested_at,
-        dsl::grace_nanos,
-    ));
-    let mut found = HashMap::new();
-    for row in query.load::<CancelRow>(conn).await? {
-        found.insert(row.task.into(), row.decode()?);
-    }
-    Ok(found)
-}
-
 /// Reads the cancels that count; see [`crate::Store::cancels`].
 pub(crate) async fn cancels(conn: &mut Conn, tasks: &[TaskId]) -> Step<HashMap<TaskId, Cancel>> {
     let mut found = HashMap::new();
     for ids in sorted_ids(tasks.iter().copied()).chunks(CHUNK) {
-        found.extend(of(conn, ids).await?);
+        let query = dsl::cancels.filter(dsl::task.eq_any(ids.to_vec())).filter(dsl::budget.eq(FIRST_BUDGET)).select((
+            dsl::task,
+            dsl::budget,
+            dsl::reason,
+            dsl::requested_at,
+            dsl::grace_nanos,
+        ));
+        for row in query.load::<CancelRow>(conn).await? {
+            found.insert(row.task.into(), row.decode()?);
+        }
     }
     Ok(found)
 }

@@ -17,7 +17,10 @@ use crate::{
     RefusedStart, Start, StartOutcome, StoreError,
     columns::{self, Id16},
     fault::Step,
-    rows::{chain::StartRow, head::Head},
+    rows::{
+        chain::{FIRST_BUDGET, StartRow},
+        head::Head,
+    },
     schema,
 };
 
@@ -68,15 +71,20 @@ struct FirstRow {
     deadline_nanos: Option<i64>,
     #[diesel(sql_type = SqlTimestamp)]
     created_at: chrono::NaiveDateTime,
+    #[diesel(sql_type = Nullable<Binary>)]
+    cancelled: Option<Id16>,
 }
 
 impl FirstRow {
-    /// Its time has come and has not passed.
+    /// Its time has come and has not passed, and nobody has cancelled it.
     fn may_start(&self, now: Timestamp) -> bool {
         let now = columns::time(now);
         let deadline = self.deadline_nanos.map(chrono::TimeDelta::nanoseconds);
         let deadline = deadline.and_then(|deadline| self.created_at.checked_add_signed(deadline));
-        self.run_at.is_none_or(|at| at <= now) && self.expires_at.is_none_or(|at| now < at) && deadline.is_none_or(|at| now < at)
+        self.cancelled.is_none()
+            && self.run_at.is_none_or(|at| at <= now)
+            && self.expires_at.is_none_or(|at| now < at)
+            && deadline.is_none_or(|at| now < at)
     }
 }
 
@@ -85,14 +93,13 @@ async fn first_runs<'a>(conn: &mut Conn, wanted: &[&'a Start], now: Timestamp) -
     let mut free = HashSet::with_capacity(wanted.len());
     for ids in sorted_ids(wanted.iter().map(|start| start.task)).chunks(CHUNK) {
         let sql = format!(
-            "SELECT id, run_at, expires_at, deadline_nanos, created_at FROM tasks WHERE id IN ({{ids}}) ORDER BY id{}",
+            "SELECT t.id, t.run_at, t.expires_at, t.deadline_nanos, t.created_at, c.task AS cancelled \
+             FROM tasks t LEFT JOIN cancels c ON c.task = t.id AND c.budget = {FIRST_BUDGET} \
+             WHERE t.id IN ({{ids}}) ORDER BY t.id{}",
             dialect::SHARE
         );
         let rows = with_ids(&sql, ids).load::<FirstRow>(conn).await?;
         free.extend(rows.into_iter().filter(|row| row.may_start(now)).map(|row| TaskId::from(row.id)));
-        for (task, _) in super::cancels::of(conn, ids).await? {
-            free.remove(&task);
-        }
     }
     Ok(wanted.iter().filter(|start| free.contains(&start.task)).map(|start| (*start, 1)).collect())
 }
@@ -112,10 +119,14 @@ async fn later_runs<'a>(conn: &mut Conn, wanted: &[&'a Start], now: Timestamp) -
 
 /// The attempt that this run would be, if it may start.
 fn next_attempt(head: &Head, run: Run, now: Timestamp) -> Option<u32> {
-    let attempt = head.task.head.attempts_used() + 1;
-    let due = head.task.entry.due_at.is_none_or(|at| at <= now);
-    let may_start = head.task.head.next_run() == Some(run) && attempt <= head.max_attempts && due && head.task.cancel.is_none();
-    may_start.then_some(attempt)
+    let task = &head.task;
+    let used = task.head.attempts_used();
+    let due = task.entry.due_at.is_none_or(|at| at <= now);
+    // What never counted as started can still expire; a retry has until the deadline.
+    let last_moment = if used == 0 { task.start_by } else { task.deadline_at };
+    let in_time = last_moment.is_none_or(|at| now < at);
+    let may_start = task.head.next_run() == Some(run) && used < head.max_attempts && due && in_time && task.cancel.is_none();
+    may_start.then_some(used + 1)
 }
 
 /// Tells which slots are mine and why the others are not.

@@ -60,6 +60,28 @@ async fn a_first_run_waits_for_its_time_and_not_for_ever(#[values(Database::Mari
 }
 
 #[rstest]
+#[case::released_before_it_expired(EndKind::Released, 10)]
+#[case::failed_before_its_deadline(EndKind::Retry, 60)]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_later_run_does_not_start_too_late(
+    #[values(Database::MariaDb, Database::SqliteFile)] database: Database,
+    #[case] kind: EndKind,
+    #[case] last_moment: i64,
+) {
+    let store = Fixture::new(database).await;
+    let task = task_with(|spec| {
+        spec.expires_at = Some(at(10));
+        spec.deadline = Some(Duration::from_secs(60));
+    });
+    let id = store.submit_one(task).await;
+    let token = store.begin(id, 1, at(1)).await;
+    let end = oxcart_store::End { next_run_at: Some(at(2)), ..end(id, 1, token, kind) };
+    store.end_one(end, at(2)).await;
+    assert!(matches!(store.start_one(start(id, 2), at(last_moment)).await, StartOutcome::Refused(_)));
+    store.begin(id, 2, at(last_moment - 1)).await;
+}
+
+#[rstest]
 #[case::retry(EndKind::Retry, TaskState::Retrying, 2)]
 #[case::released(EndKind::Released, TaskState::Queued, 1)]
 #[tokio::test(flavor = "multi_thread")]
@@ -316,4 +338,67 @@ async fn tasks_are_loaded_as_they_were_submitted(#[values(Database::MariaDb, Dat
     assert_eq!(loaded[1].spec.digest(), sent.digest);
     store.begin(sent.spec.id, 1, at(1)).await;
     assert_eq!(store.get_one(sent.spec.id).await.worker, Some(WorkerId::from_bytes([7; 16])));
+}
+
+/// Steps insert with "ignore", which on MySQL turns a value that does not fit into one that does: so the largest values that
+/// are let through must come back whole, and larger ones must be errors.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn no_step_loses_a_column(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
+    let store = Fixture::new(database).await;
+    let id = store.submit_one(task_with(|spec| spec.retry = attempts(9))).await;
+    let token = store.begin(id, 1, at(1)).await;
+    let text = |bytes: usize| "ü".repeat(bytes / 2);
+    let hard = Limits { payload_bytes: Limits::PAYLOAD_HARD_BYTES };
+    let mut failure = Failure::new(text(Limits::ERROR_KIND_BYTES), "").retry_after(Limits::BACKOFF).fatal();
+    failure.message = text(65_534);
+    failure.detail = text(65_534);
+    let moment = at(10) + TimeDelta::microseconds(999_999);
+    let largest = oxcart_store::End {
+        attempts_used: i32::MAX as u32,
+        result: Some(
+            Payload::bytes(vec![255; Limits::PAYLOAD_HARD_BYTES], &"t".repeat(Limits::CONTENT_TYPE_BYTES), &hard).expect("bytes"),
+        ),
+        failure: Some(failure.clone()),
+        next_run_at: Some(moment),
+        ..end(id, 1, token, EndKind::Retry)
+    };
+    let longer = |change: &dyn Fn(&mut Failure)| {
+        let mut failure = failure.clone();
+        change(&mut failure);
+        oxcart_store::End { failure: Some(failure), ..largest.clone() }
+    };
+    let too_large = [
+        longer(&|failure| failure.message = text(65_536)),
+        longer(&|failure| failure.detail = text(65_536)),
+        longer(&|failure| failure.retry_after = Some(Duration::MAX)),
+        oxcart_store::End { attempts_used: u32::MAX, ..largest.clone() },
+        oxcart_store::End {
+            result: Some(Payload::from_stored("t".repeat(Limits::CONTENT_TYPE_BYTES + 1), vec![])),
+            ..largest.clone()
+        },
+        oxcart_store::End { result: Some(Payload::from_stored("t".to_owned(), vec![0; 1 << 24])), ..largest.clone() },
+    ];
+    for end in too_large {
+        let refused = store.end(&[end], at(2)).await;
+        assert!(matches!(refused, Err(oxcart_store::StoreError::Refused(_))), "{refused:?}");
+    }
+    let beyond = oxcart_store::Start { run: run(u32::MAX), ..start(id, 1) };
+    assert!(store.start(&[beyond], at(2)).await.is_err());
+    let endless = oxcart_store::Cancel { grace: Duration::MAX, ..cancel() };
+    assert!(store.request_cancel(id, &endless).await.is_err());
+    let talkative = oxcart_store::Cancel { reason: text(65_536), ..cancel() };
+    assert!(store.request_cancel(id, &talkative).await.is_err());
+    assert_eq!(store.state(id).await, TaskState::Running, "nothing of all this was written");
+
+    let ended_at = at(2) + TimeDelta::microseconds(1);
+    assert_eq!(store.end_one(largest.clone(), ended_at).await, EndOutcome::Written(EndKind::Retry));
+    let record = store.get_one(id).await;
+    let link = record.runs[0].end.as_ref().expect("an end");
+    assert_eq!((link.at, link.next_run_at, &link.failure), (ended_at, Some(moment), &Some(failure)));
+    assert_eq!(record.head.attempts_used(), i32::MAX as u32);
+    assert_eq!(record.result, largest.result);
+    let last = oxcart_store::Cancel { reason: text(65_534), grace: Duration::from_nanos(1), ..cancel() };
+    store.request_cancel(id, &last).await.expect("cancel");
+    assert_eq!(store.get_one(id).await.cancel, Some(last));
 }

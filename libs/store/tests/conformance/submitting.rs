@@ -109,6 +109,21 @@ async fn a_key_answers_with_its_holder_or_refuses(#[values(Database::MariaDb, Da
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_is_not_in_its_own_way(
+    #[values(Database::MariaDb, Database::SqliteFile)] database: Database,
+    #[values(IdempotencyPolicy::ReturnExisting, IdempotencyPolicy::Reject, IdempotencyPolicy::Replace)] policy: IdempotencyPolicy,
+    #[values(true, false)] id_chosen: bool,
+) {
+    let store = Fixture::new(database).await;
+    let mut task = keyed(policy, "a");
+    task.id_chosen = id_chosen;
+    let id = store.submit_one(task.clone()).await;
+    assert_eq!(store.submit_units(vec![unit(vec![task])]).await, [deduplicated(&[id])]);
+    assert_eq!(store.state(id).await, TaskState::Pending);
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
 async fn one_commit_sees_its_own_keys_and_ids(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
     let store = Fixture::new(database).await;
     let first = keyed(IdempotencyPolicy::ReturnExisting, "a");
