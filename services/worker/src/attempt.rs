@@ -1,0 +1,135 @@
+//! A run at work.
+
+use std::{
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use oxcart_sdk::{Reporter, StopSignal};
+use oxcart_store::model::RunKey;
+use oxcart_types::{Payload, RetryPolicy, TaskName, Timestamp};
+use tokio::task::AbortHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::{grant::Grant, moment::Moment};
+
+/// A run at work: shared by its handler, by those who may stop it, and by those who keep its lease.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    /// Task, run and token.
+    pub(crate) key: RunKey,
+    /// What the dispatcher gave.
+    pub(crate) grant: Grant,
+    /// Handler.
+    pub(crate) name: TaskName,
+    /// Counted starts, this one included.
+    pub(crate) number: u32,
+    /// The task's policy.
+    pub(crate) retry: RetryPolicy,
+    /// When the task must have ended.
+    pub(crate) deadline_at: Option<Timestamp>,
+    /// Limit of this attempt.
+    pub(crate) timeout: Option<Duration>,
+    /// When it started, for people.
+    pub(crate) started_at: Timestamp,
+    /// When it started, for measuring.
+    pub(crate) started: Moment,
+    /// Asks the handler to stop.
+    pub(crate) stop: StopSignal,
+    /// Cancelled when the handler is done or given up.
+    pub(crate) over: CancellationToken,
+    concluded: AtomicBool,
+    abort: OnceLock<AbortHandle>,
+    reports: Mutex<Reports>,
+}
+
+/// What the handler reported, and what of it has not been written.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    /// Newest progress: done, in all, text, when.
+    pub(crate) progress: Option<(i64, i64, String)>,
+    /// Newest checkpoint that has not been written.
+    pub(crate) checkpoint: Option<Payload>,
+    /// `progress` has not been written.
+    pub(crate) progress_is_new: bool,
+    /// When the run was last written as alive.
+    pub(crate) written: Option<Moment>,
+}
+
+/// What is known of a run when it starts.
+pub(crate) struct NewAttempt {
+    pub(crate) key: RunKey,
+    pub(crate) grant: Grant,
+    pub(crate) name: TaskName,
+    pub(crate) number: u32,
+    pub(crate) retry: RetryPolicy,
+    pub(crate) deadline_at: Option<Timestamp>,
+    pub(crate) timeout: Option<Duration>,
+    pub(crate) started_at: Timestamp,
+}
+
+impl Attempt {
+    pub(crate) fn new(new: NewAttempt) -> Self {
+        Self {
+            key: new.key,
+            grant: new.grant,
+            name: new.name,
+            number: new.number,
+            retry: new.retry,
+            deadline_at: new.deadline_at,
+            timeout: new.timeout,
+            started_at: new.started_at,
+            started: Moment::now(),
+            stop: StopSignal::new(),
+            over: CancellationToken::new(),
+            concluded: AtomicBool::new(false),
+            abort: OnceLock::new(),
+            reports: Mutex::default(),
+        }
+    }
+
+    /// True for the one caller that may conclude the run.
+    pub(crate) fn claim_conclusion(&self) -> bool {
+        let first = !self.concluded.swap(true, Ordering::AcqRel);
+        self.over.cancel();
+        first
+    }
+
+    /// Keeps the handle that aborts the handler.
+    pub(crate) fn set_abort(&self, handle: AbortHandle) {
+        // Set once, right after the handler was spawned.
+        let _ = self.abort.set(handle);
+    }
+
+    /// Aborts the handler at its next `.await`.
+    pub(crate) fn abort(&self) {
+        if let Some(handle) = self.abort.get() {
+            handle.abort();
+        }
+    }
+
+    /// What is left of timeout plus grace: the lease must not live longer.
+    pub(crate) fn remaining(&self, grace: Duration) -> Option<Duration> {
+        self.timeout.map(|timeout| (timeout + grace).saturating_sub(self.started.elapsed()))
+    }
+
+    /// What was reported.
+    pub(crate) fn reports(&self) -> MutexGuard<'_, Reports> {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Reporter for Attempt {
+    fn progress(&self, current: i64, total: i64, message: String) {
+        let mut reports = self.reports();
+        reports.progress = Some((current, total, message));
+        reports.progress_is_new = true;
+    }
+
+    fn checkpoint(&self, checkpoint: Payload) {
+        self.reports().checkpoint = Some(checkpoint);
+    }
+}

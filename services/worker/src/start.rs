@@ -1,0 +1,378 @@
+//! From grants to running handlers, in batches: look at the specifications, write the starts, and act on what SQL refuses.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use oxcart_store::model::{Close, CloseOutcome, RunKey, Start, StartOutcome, TakeOver, TakeOverOutcome, TaskRow};
+use oxcart_types::{EndKind, Failure, FailureKind, Payload, Run, TaskId, TaskState};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::{
+    attempt::{Attempt, NewAttempt},
+    conclude::Conclusion,
+    core::{Core, Pauses},
+    grant::Grant,
+    held::Admission,
+    moment::Moment,
+    refusal::{Closing, Next, after_refusal, out_of_time, until},
+    run,
+    session::{Settle, Settlement},
+};
+
+/// Times that a grant is followed along its chain before it is given back.
+const ROUNDS: usize = 4;
+/// Delay of a grant that is given back because something is in motion.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A start that took longer than this is looked at again before the handler is entered: by then somebody else may have
+/// taken the run for silent.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// A grant on its way to a start.
+struct Claim {
+    grant: Grant,
+    /// Run to start: the granted one, or what the chain says.
+    run: Run,
+    row: TaskRow,
+}
+
+impl Claim {
+    fn key(&self) -> RunKey {
+        RunKey { task: self.grant.task, run: self.run, token: self.grant.token }
+    }
+}
+
+/// Takes grants as they come: while some batches are on their way, the next collects.
+pub(crate) async fn run(core: Arc<Core>, mut grants: mpsc::UnboundedReceiver<Vec<Grant>>) {
+    let lanes = Arc::new(Semaphore::new(core.config.lanes));
+    let mut waiting = Vec::new();
+    loop {
+        if waiting.is_empty() {
+            let Some(first) = grants.recv().await else { return };
+            waiting = first;
+        }
+        let Ok(lane) = Arc::clone(&lanes).acquire_owned().await else { return };
+        while let Ok(more) = grants.try_recv() {
+            waiting.extend(more);
+        }
+        let rest = waiting.split_off(waiting.len().min(core.config.batch));
+        let batch = Batch { core: Arc::clone(&core), settles: Vec::new() };
+        let taken = std::mem::replace(&mut waiting, rest);
+        tokio::spawn(async move {
+            batch.run(taken).await;
+            drop(lane);
+        });
+    }
+}
+
+/// One batch of grants.
+struct Batch {
+    core: Arc<Core>,
+    settles: Vec<Settle>,
+}
+
+impl Batch {
+    async fn run(mut self, grants: Vec<Grant>) {
+        let grants = self.admit(grants);
+        let mut claims = self.look(grants).await;
+        for _ in 0..ROUNDS {
+            if claims.is_empty() {
+                break;
+            }
+            claims = self.start(claims).await;
+        }
+        for claim in claims {
+            self.give_back(&claim.grant, claim.run, PAUSE, "the task is in motion");
+        }
+        self.core.session.settle(std::mem::take(&mut self.settles));
+        self.core.meters.leases_held.set(i64::try_from(self.core.held.len()).unwrap_or(i64::MAX));
+    }
+
+    fn settle(&mut self, grant: &Grant, run: Run, how: Settlement) {
+        let key = RunKey { task: grant.task, run, token: grant.token };
+        self.core.held.remove([grant.token]);
+        self.settles.push(Settle::new(key, grant, 0, how));
+    }
+
+    /// Gives back a grant of which no handler knows; `next` is enqueued in its place.
+    fn give_back(&mut self, grant: &Grant, next: Run, delay: Duration, reason: &str) {
+        self.core.meters.released.inc();
+        self.settle(grant, grant.run, Settlement::Released { next, delay, uncounted: true, reason: reason.to_owned() });
+    }
+
+    fn admit(&mut self, grants: Vec<Grant>) -> Vec<Grant> {
+        let mut admitted = Vec::with_capacity(grants.len());
+        for grant in grants {
+            match self.core.held.admit(&grant) {
+                Admission::Admitted if self.core.gate.is_draining() => {
+                    self.give_back(&grant, grant.run, Duration::ZERO, "the worker shuts down");
+                }
+                Admission::Admitted if !grant.is_fresh() => self.give_back(&grant, grant.run, Duration::ZERO, "the grant is old"),
+                Admission::Admitted => admitted.push(grant),
+                Admission::Duplicate => {}
+                Admission::Full => {
+                    // It holds no slot, so there is none to free.
+                    self.give_back(&grant, grant.run, PAUSE, "no free slot");
+                }
+            }
+        }
+        admitted
+    }
+
+    /// Reads the specifications and sorts out what cannot start now.
+    async fn look(&mut self, grants: Vec<Grant>) -> Vec<Claim> {
+        if grants.is_empty() {
+            return Vec::new();
+        }
+        let ids: Vec<TaskId> = grants.iter().map(|grant| grant.task).collect();
+        let mut pauses = Pauses::new();
+        let rows = loop {
+            match self.core.store.load(&ids).await {
+                Ok(rows) => break rows,
+                Err(error) => self.core.store_failed("load", &error),
+            }
+            if !grants.iter().any(Grant::is_fresh) || self.core.gate.is_draining() {
+                for grant in &grants {
+                    self.give_back(grant, grant.run, PAUSE, "the database fails");
+                }
+                return Vec::new();
+            }
+            pauses.wait().await;
+        };
+        self.core.store_works();
+        let mut rows: HashMap<TaskId, TaskRow> = rows.into_iter().map(|row| (row.spec.id, row)).collect();
+        let mut claims = Vec::with_capacity(grants.len());
+        for mut grant in grants {
+            match rows.remove(&grant.task) {
+                Some(row) => {
+                    grant.fairness_key = row.spec.fairness_key.as_ref().map(ToString::to_string).unwrap_or_default();
+                    claims.extend(self.sort_out(Claim { run: grant.run, grant, row }).await);
+                }
+                None => self.settle(&grant, grant.run, Settlement::Dropped(None)),
+            }
+        }
+        claims
+    }
+
+    async fn sort_out(&mut self, claim: Claim) -> Option<Claim> {
+        let now = self.core.clock.now();
+        let (spec, created_at) = (&claim.row.spec, claim.row.created_at);
+        if self.core.handlers.get(spec.name.as_str()).is_none() {
+            self.core.meters.unknown_handler.inc();
+            let reason = format!("no handler named {}", spec.name);
+            self.give_back(&claim.grant, claim.run, self.core.config.unknown_handler_delay, &reason);
+            return None;
+        }
+        let (start_by, deadline_at) = (spec.start_by(created_at), spec.deadline_at(created_at));
+        if start_by.is_some_and(|at| at <= now) {
+            // Only what never started can expire; of the first run that is known without asking.
+            let used = if claim.run == Run::FIRST { Ok(Some(0)) } else { self.core.store.attempts_used(claim.grant.task).await };
+            match used {
+                Ok(used) => {
+                    if let Some(closing) = out_of_time(used.unwrap_or_default(), start_by, deadline_at, now) {
+                        self.close(&claim, closing).await;
+                        return None;
+                    }
+                }
+                Err(error) => {
+                    self.core.store_failed("read", &error);
+                    self.give_back(&claim.grant, claim.run, PAUSE, "the database fails");
+                    return None;
+                }
+            }
+        }
+        if let Some(wait) = spec.run_at.filter(|_| claim.run == Run::FIRST).map(|at| until(at, now)).filter(|wait| !wait.is_zero())
+        {
+            self.give_back(&claim.grant, claim.run, wait, "not due");
+            return None;
+        }
+        Some(claim)
+    }
+
+    /// Writes starts; runs what SQL took, and returns what is to be tried with another run.
+    async fn start(&mut self, claims: Vec<Claim>) -> Vec<Claim> {
+        let starts: Vec<Start> = claims
+            .iter()
+            .map(|claim| Start { task: claim.grant.task, run: claim.run, token: claim.grant.token, worker: self.core.worker })
+            .collect();
+        let sent = Moment::now();
+        let mut pauses = Pauses::new();
+        // An unknown outcome is answered by repeating the call, however long that takes: a start that SQL took is never
+        // walked away from. Whether it is still of use is looked at afterwards.
+        let outcomes = loop {
+            match self.core.store.start(&starts, self.core.clock.now()).await {
+                Ok(outcomes) => break outcomes,
+                Err(error) => self.core.store_failed("start", &error),
+            }
+            if self.core.give_up.is_cancelled() {
+                return Vec::new();
+            }
+            pauses.wait().await;
+        };
+        self.core.store_works();
+        let late = sent.elapsed() > LOOK_AGAIN;
+        let (mut started, mut again, mut silent) = (Vec::new(), Vec::new(), Vec::new());
+        for (mut claim, outcome) in claims.into_iter().zip(outcomes) {
+            match outcome {
+                StartOutcome::Started { attempt, checkpoint } => started.push((claim, attempt, checkpoint)),
+                StartOutcome::NoTask => self.settle(&claim.grant, claim.run, Settlement::Dropped(None)),
+                StartOutcome::Refused(refused) => {
+                    let (now, ttl) = (self.core.clock.now(), self.core.settings().lease_ttl);
+                    match after_refusal(&refused, claim.run, claim.grant.is_fresh(), now, ttl) {
+                        Next::Drop(state) => self.settle(&claim.grant, claim.run, Settlement::Dropped(Some(state))),
+                        Next::GiveBack(delay) => self.give_back(&claim.grant, claim.run, delay, "another run is open"),
+                        Next::Enqueue(run, delay) => self.give_back(&claim.grant, run, delay, "not due"),
+                        Next::Close(closing) => self.close(&claim, closing).await,
+                        Next::TakeOver(run) => {
+                            claim.run = run;
+                            silent.push(claim);
+                        }
+                        Next::Start(run) if claim.grant.is_fresh() => {
+                            claim.run = run;
+                            again.push(claim);
+                        }
+                        Next::Start(run) => self.give_back(&claim.grant, run, Duration::ZERO, "the grant is old"),
+                    }
+                }
+            }
+        }
+        self.enter(started, late).await;
+        again.extend(self.take_over(silent).await);
+        again
+    }
+
+    /// Enters the handlers of started runs. `late`: the start took long, so SQL is asked again first.
+    async fn enter(&mut self, started: Vec<(Claim, u32, Option<Payload>)>, late: bool) {
+        let mine = if late && !started.is_empty() {
+            let keys: Vec<RunKey> = started.iter().map(|(claim, ..)| claim.key()).collect();
+            let mut pauses = Pauses::new();
+            loop {
+                match self.core.store.still_mine(&keys).await {
+                    Ok(mine) => break mine,
+                    Err(error) => self.core.store_failed("still_mine", &error),
+                }
+                if self.core.give_up.is_cancelled() {
+                    return;
+                }
+                pauses.wait().await;
+            }
+        } else {
+            vec![true; started.len()]
+        };
+        for ((claim, attempt, checkpoint), mine) in started.into_iter().zip(mine) {
+            if mine {
+                self.enter_one(claim, attempt, checkpoint, late);
+            } else {
+                self.settle(&claim.grant, claim.run, Settlement::Dropped(None));
+            }
+        }
+    }
+
+    fn enter_one(&self, claim: Claim, number: u32, checkpoint: Option<Payload>, late: bool) {
+        let core = &self.core;
+        let (key, spec) = (claim.key(), claim.row.spec);
+        let attempt = Arc::new(Attempt::new(NewAttempt {
+            key,
+            name: spec.name.clone(),
+            number,
+            retry: spec.retry.clone(),
+            deadline_at: spec.deadline_at(claim.row.created_at),
+            timeout: spec.timeout,
+            started_at: core.clock.now(),
+            grant: claim.grant,
+        }));
+        core.held.begin(&attempt);
+        let too_late = late && !attempt.grant.is_fresh();
+        match core.handlers.get(spec.name.as_str()) {
+            Some(handler) if !too_late && !core.gate.is_draining() => run::spawn(core, &attempt, handler.clone(), spec, checkpoint),
+            _ => {
+                let reason = if too_late { "the start took too long" } else { "the worker shuts down" };
+                let conclusion = Conclusion::Released { delay: Duration::ZERO, reason: reason.to_owned() };
+                run::conclude_unentered(core, &attempt, conclusion);
+            }
+        }
+    }
+
+    /// Ends silent runs as lost. The start of the next run is a step of its own.
+    async fn take_over(&mut self, silent: Vec<Claim>) -> Vec<Claim> {
+        if silent.is_empty() {
+            return Vec::new();
+        }
+        let now = self.core.clock.now();
+        let silent_since = now - self.core.settings().lease_ttl;
+        let runs: Vec<TakeOver> = silent
+            .iter()
+            .map(|claim| TakeOver { task: claim.grant.task, run: claim.run, by: claim.grant.token, silent_since })
+            .collect();
+        let outcomes = match self.core.store.take_over(&runs, now).await {
+            Ok(outcomes) => outcomes,
+            Err(error) => {
+                // Whether the end is written or not, the next holder reads it from the chain.
+                self.core.store_failed("take_over", &error);
+                for claim in silent {
+                    self.give_back(&claim.grant, claim.grant.run, PAUSE, "the database fails");
+                }
+                return Vec::new();
+            }
+        };
+        let mut again = Vec::new();
+        for (mut claim, outcome) in silent.into_iter().zip(outcomes) {
+            match outcome {
+                TakeOverOutcome::Ended(kind) | TakeOverOutcome::Over(kind) => {
+                    if matches!(outcome, TakeOverOutcome::Ended(_)) {
+                        self.core.meters.taken_over.inc();
+                        tracing::info!(task_id = %claim.grant.task, run = claim.run.get(), %kind, "took over a silent run");
+                    }
+                    match terminal_state(kind) {
+                        Some(state) => self.settle(&claim.grant, claim.run, Settlement::Dropped(Some(state))),
+                        None if claim.grant.is_fresh() => {
+                            claim.run = claim.run.next();
+                            again.push(claim);
+                        }
+                        None => self.give_back(&claim.grant, claim.run.next(), Duration::ZERO, "the grant is old"),
+                    }
+                }
+                TakeOverOutcome::TooYoung | TakeOverOutcome::NoRun => {
+                    self.give_back(&claim.grant, claim.grant.run, PAUSE, "another run is open");
+                }
+            }
+        }
+        again
+    }
+
+    async fn close(&mut self, claim: &Claim, closing: Closing) {
+        let (kind, message) = match closing {
+            Closing::Cancelled => (FailureKind::CANCELLED, "the task was cancelled"),
+            Closing::Expired => (FailureKind::EXPIRED, "the task was not started in time"),
+            Closing::Deadline => (FailureKind::DEADLINE, "the task has no time left for another attempt"),
+        };
+        let close = Close {
+            task: claim.grant.task,
+            kind: closing.kind(),
+            by: claim.grant.token,
+            failure: Failure::new(kind, message).fatal(),
+            at: self.core.clock.now(),
+        };
+        match self.core.store.close(&close).await {
+            Ok(CloseOutcome::Closed(_)) => {
+                self.settle(&claim.grant, claim.run, Settlement::Dropped(terminal_state(closing.kind())));
+            }
+            Ok(CloseOutcome::Ended(kind)) => self.settle(&claim.grant, claim.run, Settlement::Dropped(terminal_state(kind))),
+            Ok(CloseOutcome::NoTask) => self.settle(&claim.grant, claim.run, Settlement::Dropped(None)),
+            Ok(CloseOutcome::Running(_)) => self.give_back(&claim.grant, claim.run, PAUSE, "another run is open"),
+            Err(error) => {
+                self.core.store_failed("close", &error);
+                self.give_back(&claim.grant, claim.run, PAUSE, "the database fails");
+            }
+        }
+    }
+}
+
+/// The state that an end leaves its task in; `None` when another run follows.
+pub(crate) const fn terminal_state(kind: EndKind) -> Option<TaskState> {
+    match kind {
+        EndKind::Succeeded => Some(TaskState::Succeeded),
+        EndKind::Failed => Some(TaskState::Failed),
+        EndKind::Cancelled => Some(TaskState::Cancelled),
+        EndKind::Expired => Some(TaskState::Expired),
+        EndKind::Retry | EndKind::Released | EndKind::Lost => None,
+    }
+}
