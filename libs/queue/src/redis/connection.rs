@@ -3,7 +3,7 @@
 use std::{future::Future, time::Duration};
 
 use deadpool::managed::{self, Metrics, Object, Pool, RecycleResult, Timeouts};
-use deadpool_redis::redis::{RedisError, RedisResult, aio::MultiplexedConnection};
+use deadpool_redis::redis::{AsyncConnectionConfig, RedisError, RedisResult, aio::MultiplexedConnection};
 
 use super::{
     error::{TimedOut, from_redis},
@@ -41,9 +41,10 @@ pub(super) struct Connections {
 impl Connections {
     /// Connects nothing yet.
     pub(super) fn new(options: &RedisOptions) -> Result<Self, QueueError> {
-        let manager = Manager(deadpool_redis::Manager::new(options.url.as_str()).map_err(from_redis)?);
         let timeout = Some(options.timeout);
-        let pool = Pool::builder(manager)
+        let config = AsyncConnectionConfig::new().set_connection_timeout(timeout).set_response_timeout(timeout);
+        let manager = deadpool_redis::Manager::new_with_config(options.url.as_str(), config).map_err(from_redis)?;
+        let pool = Pool::builder(Manager(manager))
             .max_size(options.connections.max(1))
             .timeouts(Timeouts { wait: timeout, create: timeout, recycle: timeout })
             .runtime(deadpool_redis::Runtime::Tokio1)

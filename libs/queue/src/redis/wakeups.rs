@@ -5,49 +5,81 @@
 
 use std::{collections::HashSet, time::Duration};
 
-use deadpool_redis::redis::{Client, Msg, RedisResult};
-use futures_util::{StreamExt as _, stream::Stream};
-use tokio::sync::broadcast;
+use deadpool_redis::redis::{
+    Client, Msg, RedisResult,
+    aio::{PubSubSink, PubSubStream},
+};
+use futures_util::StreamExt as _;
+use tokio::{sync::broadcast, time::timeout};
 
 use super::keys;
 use crate::engine::Partition;
 
 /// Messages taken at once; several for one partition become one announcement.
 const TAKEN_AT_ONCE: usize = 256;
+const PATIENCE: Patience = Patience { quiet: Duration::from_secs(5), answer: Duration::from_secs(5) };
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+
+/// How long a subscription may say nothing.
+#[derive(Debug, Clone, Copy)]
+struct Patience {
+    /// After so much silence the server is asked whether it is still there: a connection can die without a word.
+    quiet: Duration,
+    /// It must answer within this.
+    answer: Duration,
+}
 
 /// Listens until it is aborted; connects again when the connection breaks.
 pub(super) async fn listen(client: Client, channel: String, me: String, wakeups: broadcast::Sender<Partition>) {
     let mut pause = FIRST_PAUSE;
     loop {
-        match subscribe(&client, &channel).await {
-            Ok(messages) => {
+        match timeout(PATIENCE.answer, subscribe(&client, &channel)).await {
+            Ok(Ok((sink, messages))) => {
                 pause = FIRST_PAUSE;
-                forward(messages, &me, &wakeups).await;
+                forward(sink, messages, PATIENCE, &me, &wakeups).await;
                 tracing::warn!("the subscription to wake-ups ended; connecting again");
             }
-            Err(error) => tracing::warn!(%error, "cannot subscribe to wake-ups; trying again"),
+            Ok(Err(error)) => tracing::warn!(%error, "cannot subscribe to wake-ups; trying again"),
+            Err(_) => tracing::warn!("no answer to a subscription to wake-ups; trying again"),
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-async fn subscribe(client: &Client, channel: &str) -> RedisResult<impl Stream<Item = Msg>> {
+async fn subscribe(client: &Client, channel: &str) -> RedisResult<(PubSubSink, PubSubStream)> {
     let mut pubsub = client.get_async_pubsub().await?;
     pubsub.subscribe(channel).await?;
-    Ok(pubsub.into_on_message())
+    Ok(pubsub.split())
 }
 
-async fn forward(messages: impl Stream<Item = Msg>, me: &str, wakeups: &broadcast::Sender<Partition>) {
-    let mut chunks = std::pin::pin!(messages.ready_chunks(TAKEN_AT_ONCE));
-    while let Some(chunk) = chunks.next().await {
-        let partitions: HashSet<Partition> = chunk.iter().filter_map(|message| parse(message.get_payload_bytes(), me)).collect();
-        for partition in partitions {
-            // Fails only when nobody listens.
-            let _ = wakeups.send(partition);
+/// Passes announcements on until the connection ends or no longer answers.
+async fn forward(
+    mut sink: PubSubSink,
+    messages: PubSubStream,
+    patience: Patience,
+    me: &str,
+    wakeups: &broadcast::Sender<Partition>,
+) {
+    let mut chunks = messages.ready_chunks(TAKEN_AT_ONCE);
+    loop {
+        match timeout(patience.quiet, chunks.next()).await {
+            Ok(Some(chunk)) => announce(&chunk, me, wakeups),
+            Ok(None) => return,
+            Err(_) => match timeout(patience.answer, sink.ping::<()>()).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) | Err(_) => return,
+            },
         }
+    }
+}
+
+fn announce(messages: &[Msg], me: &str, wakeups: &broadcast::Sender<Partition>) {
+    let partitions: HashSet<Partition> = messages.iter().filter_map(|message| parse(message.get_payload_bytes(), me)).collect();
+    for partition in partitions {
+        // Fails only when nobody listens.
+        let _ = wakeups.send(partition);
     }
 }
 
@@ -59,7 +91,47 @@ fn parse(message: &[u8], me: &str) -> Option<Partition> {
 
 #[cfg(test)]
 mod tests {
+    use oxcart_testkit::RedisServer;
+
     use super::*;
+
+    async fn subscribed(server: &RedisServer) -> (PubSubSink, PubSubStream) {
+        subscribe(&Client::open(server.url()).unwrap(), "channel").await.unwrap()
+    }
+
+    async fn pings(server: &RedisServer) -> u64 {
+        let count = "return tonumber(string.match(redis.call('INFO','commandstats'),'cmdstat_ping:calls=(%d+)') or 0)";
+        server.command(&format!("EVAL \"{count}\" 0")).await.unwrap().parse().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_quiet_subscription_stays_while_the_server_answers() {
+        let server = RedisServer::start(Default::default()).await.unwrap();
+        let (sink, messages) = subscribed(&server).await;
+        let (wakeups, mut heard) = broadcast::channel(8);
+        let patience = Patience { quiet: Duration::from_millis(1), answer: Duration::from_secs(20) };
+        let before = pings(&server).await;
+        let asked_often = async { while pings(&server).await < before + 5 {} };
+        tokio::select! {
+            () = forward(sink, messages, patience, "me", &wakeups) => panic!("gave up"),
+            heard = async {
+                asked_often.await;
+                server.command("PUBLISH channel \"them mail:0\"").await.unwrap();
+                heard.recv().await
+            } => assert_eq!(heard.unwrap().number, 0),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_subscription_to_a_server_that_hangs_ends() {
+        let server = RedisServer::start(Default::default()).await.unwrap();
+        let (sink, messages) = subscribed(&server).await;
+        let (wakeups, _) = broadcast::channel(8);
+        server.pause().unwrap();
+        let patience = Patience { quiet: Duration::from_millis(1), answer: Duration::from_millis(50) };
+        let ends = forward(sink, messages, patience, "me", &wakeups);
+        timeout(Duration::from_secs(20), ends).await.expect("it gives up");
+    }
 
     #[test]
     fn own_and_foreign_messages_are_ignored() {
