@@ -1,5 +1,7 @@
 //! End-to-end tests of Oxcart. This library is what they share: starting a system, talking to it, and reading what it did.
 //! The tests are in `tests/`.
 
+pub mod binary;
 pub mod client;
+pub mod processes;
 pub mod scenarios;
