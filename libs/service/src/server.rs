@@ -101,7 +101,8 @@ impl Server {
         admin: Option<TcpListener>,
         shutdown: CancellationToken,
     ) -> Result<(), ServiceError> {
-        let (routes, services, probe) = self.assemble().await?;
+        let (routes, services, probe) = self.assemble()?;
+        probe.not_serving().await;
         let layer = CallLayer::new(self.options.metrics.clone(), services);
         let closing = CancellationToken::new();
         // What is still open when this function returns, or is dropped, ends with it.
@@ -162,7 +163,7 @@ impl Server {
     }
 
     /// The routes of all components with health and reflection, and the names of their services.
-    async fn assemble(&self) -> Result<(Routes, HashSet<String>, Probe), ServiceError> {
+    fn assemble(&self) -> Result<(Routes, HashSet<String>, Probe), ServiceError> {
         let mut routes = RoutesBuilder::default();
         for component in &self.components {
             component.register(&mut routes);
@@ -186,7 +187,6 @@ impl Server {
         routes.add_service(advertised(reflection()).build_v1()?);
         routes.add_service(advertised(reflection()).build_v1alpha()?);
         let probe = Probe::new(reporter, &self.components);
-        probe.not_serving().await;
         Ok((routes.routes().prepare(), names, probe))
     }
 }
