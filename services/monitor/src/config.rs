@@ -1,0 +1,76 @@
+//! What can be set.
+
+use std::time::Duration;
+
+use oxcart_service::config::{Secret, duration};
+use serde::{Deserialize, Serialize};
+
+/// Configuration of the monitor service.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Watchers of events at once; more are refused.
+    pub max_watchers: usize,
+    /// Key of page tokens. A token grants nothing, so the key only keeps edited tokens out; all replicas must share it.
+    pub page_token_key: Secret<String>,
+    /// Tasks counted per queue and reason of those that wait in SQL; a longer wait is shown as this many.
+    pub max_counted_tasks: u64,
+    /// The worker registry.
+    pub registry: RegistryConfig,
+    /// The recorder.
+    pub recorder: RecorderConfig,
+}
+
+/// Configuration of the worker registry.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RegistryConfig {
+    /// Time between two looks at the sessions of the dispatcher.
+    #[serde(with = "duration")]
+    pub period: Duration,
+    /// A worker not heard of for this long is shown as lost.
+    #[serde(with = "duration")]
+    pub lost_after: Duration,
+    /// A worker not heard of for this long is forgotten.
+    #[serde(with = "duration")]
+    pub forget_after: Duration,
+}
+
+/// Configuration of the recorder.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RecorderConfig {
+    /// A run is lost when its lease ran out and neither its start nor a heartbeat is younger than this. At least the time of a
+    /// lease.
+    #[serde(with = "duration")]
+    pub silence: Duration,
+    /// Time until a run that showed life is looked at again.
+    #[serde(with = "duration")]
+    pub retry_after: Duration,
+    /// Looks at a run before it is left to whoever is granted the task next.
+    pub max_tries: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            max_watchers: 256,
+            page_token_key: Secret::new("oxcart".to_owned()),
+            max_counted_tasks: 100_000,
+            registry: RegistryConfig::default(),
+            recorder: RecorderConfig::default(),
+        }
+    }
+}
+
+impl Default for RegistryConfig {
+    fn default() -> Self {
+        Self { period: Duration::from_secs(3), lost_after: Duration::from_secs(45), forget_after: Duration::from_secs(24 * 3600) }
+    }
+}
+
+impl Default for RecorderConfig {
+    fn default() -> Self {
+        Self { silence: Duration::from_secs(30), retry_after: Duration::from_secs(5), max_tries: 8 }
+    }
+}

@@ -1,0 +1,37 @@
+//! ListQueues.
+
+use oxcart_proto::pb::{
+    dispatcher::v1::GetQueueInfoRequest,
+    monitor::v1::{ListQueuesRequest, ListQueuesResponse},
+};
+
+use super::list_workers::all_workers;
+use crate::{
+    error::MonitorError,
+    page::{self, Query},
+    queues,
+    service::Core,
+};
+
+const PAGING: Query<'_> = Query { rpc: "ListQueues", parameters: "" };
+
+pub(super) async fn list_queues(core: &Core, request: ListQueuesRequest) -> Result<ListQueuesResponse, MonitorError> {
+    let size = page::size(request.page_size, 100)?;
+    let after = core.tokens.read(&PAGING, &request.page_token)?;
+    let mut dispatcher = core.dispatcher.clone();
+    let (info, agenda, workers) = tokio::join!(
+        dispatcher.get_queue_info(GetQueueInfoRequest::default()),
+        core.store.count_agenda(core.config.max_counted_tasks),
+        all_workers(core),
+    );
+    let partitions = info.map_err(|status| MonitorError::Dispatcher(Box::new(status)))?.into_inner().partitions;
+    let mut queues = queues::stats(partitions, agenda?, &workers?);
+    if let Some(after) = after {
+        queues.retain(|queue| queue.queue.as_bytes() > after.as_slice());
+    }
+    let more = queues.len() > size;
+    queues.truncate(size);
+    let last = queues.last().filter(|_| more);
+    let next_page_token = last.map(|queue| core.tokens.write(&PAGING, queue.queue.as_bytes())).unwrap_or_default();
+    Ok(ListQueuesResponse { queues, next_page_token })
+}

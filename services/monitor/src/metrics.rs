@@ -1,0 +1,88 @@
+//! The metrics of the service, under `oxcart_monitor_`; what the chassis counts for every service is not here.
+
+use oxcart_service::Metrics;
+use oxcart_types::EndKind;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+
+/// Entries of the journal that the recorder has read.
+const JOURNAL_ENTRIES: &str = "recorder_journal_entries";
+/// Parts of the journal that were gone before the recorder read them.
+const JOURNAL_GAPS: &str = "recorder_journal_gaps";
+/// Ends of runs that the recorder wrote, by kind.
+const FACTS_RECORDED: &str = "recorder_facts";
+/// Facts that SQL knew already.
+const FACTS_KNOWN: &str = "recorder_facts_known";
+/// Facts left to the audit: too many, or a run that kept showing life.
+const FACTS_DROPPED: &str = "recorder_facts_dropped";
+/// Times that the recorder could not follow the journal.
+const RECORDER_ERRORS: &str = "recorder_errors";
+/// Watchers of events.
+const WATCHERS: &str = "watchers";
+/// Worker sessions at the last look.
+const SESSIONS: &str = "worker_sessions";
+
+/// The metrics; clones share their values.
+#[derive(Clone, Default)]
+pub(crate) struct MonitorMetrics {
+    pub(crate) journal_entries: Counter,
+    pub(crate) journal_gaps: Counter,
+    pub(crate) facts_known: Counter,
+    pub(crate) facts_dropped: Counter,
+    pub(crate) recorder_errors: Counter,
+    facts: Family<FactLabels, Counter>,
+    watchers: Gauge,
+    sessions: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FactLabels {
+    end: &'static str,
+}
+
+impl MonitorMetrics {
+    /// Makes the metrics known to the process.
+    pub(crate) fn register(metrics: &Metrics) -> Self {
+        let this = Self::default();
+        metrics.sub_registry("monitor", |registry| {
+            registry.register(JOURNAL_ENTRIES, "Entries of the journal read by the recorder", this.journal_entries.clone());
+            registry.register(JOURNAL_GAPS, "Parts of the journal that were gone before they were read", this.journal_gaps.clone());
+            registry.register(FACTS_RECORDED, "Ends of runs written by the recorder", this.facts.clone());
+            registry.register(FACTS_KNOWN, "Facts of the journal that SQL knew already", this.facts_known.clone());
+            registry.register(FACTS_DROPPED, "Facts of the journal left to the audit", this.facts_dropped.clone());
+            registry.register(
+                RECORDER_ERRORS,
+                "Times that the recorder could not follow the journal",
+                this.recorder_errors.clone(),
+            );
+            registry.register(WATCHERS, "Watchers of events", this.watchers.clone());
+            registry.register(SESSIONS, "Worker sessions at the last look", this.sessions.clone());
+        });
+        this
+    }
+
+    pub(crate) fn facts_recorded(&self, end: EndKind) {
+        self.facts.get_or_create(&FactLabels { end: end.as_str() }).inc();
+    }
+
+    pub(crate) fn sessions_seen(&self, sessions: usize) {
+        self.sessions.set(i64::try_from(sessions).unwrap_or(i64::MAX));
+    }
+
+    /// Counts a watcher until the answer is dropped.
+    pub(crate) fn watching(&self) -> Watching {
+        self.watchers.inc();
+        Watching(self.watchers.clone())
+    }
+}
+
+/// A watcher that is counted.
+pub(crate) struct Watching(Gauge);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
