@@ -1,5 +1,7 @@
 //! The life of a server: ready, not ready, draining, gone; over TCP and within the process.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests; clippy exempts only the tests themselves")]
+
 use std::{
     sync::{
         Arc,
