@@ -53,17 +53,17 @@ pub fn timestamp(value: prost_types::Timestamp) -> Result<Timestamp, Invalid> {
         Some(time) if (-62_135_596_800..253_402_300_800).contains(&value.seconds) && value.nanos < 1_000_000_000 => {
             Ok(oxcart_types::clock::to_micros(time))
         }
-        _ => Err(Invalid::value(format!("has {} s and {} ns, which is no instant between the years 1 and 9999", value.seconds, value.nanos))),
+        _ => Err(Invalid::value(format!(
+            "has {} s and {} ns, which is no instant between the years 1 and 9999",
+            value.seconds, value.nanos
+        ))),
     }
 }
 
 /// Writes an instant.
 #[must_use]
 pub fn to_timestamp(value: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: value.timestamp(),
-        nanos: i32::try_from(value.timestamp_subsec_nanos()).unwrap_or_default(),
-    }
+    prost_types::Timestamp { seconds: value.timestamp(), nanos: i32::try_from(value.timestamp_subsec_nanos()).unwrap_or_default() }
 }
 
 /// Reads the number of a run.

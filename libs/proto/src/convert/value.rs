@@ -137,10 +137,12 @@ mod tests {
 
     #[test]
     fn hand_typed_numbers_stay_whole() {
-        let read = |n| payload(
-            Some(pb::Payload { content: Some(pb::payload::Content::Value(number(n))), ..Default::default() }),
-            &Limits::default(),
-        );
+        let read = |n| {
+            payload(
+                Some(pb::Payload { content: Some(pb::payload::Content::Value(number(n))), ..Default::default() }),
+                &Limits::default(),
+            )
+        };
         assert_eq!(read(3.0).expect("JSON").as_bytes(), b"3");
         assert_eq!(read(0.5).expect("JSON").as_bytes(), b"0.5");
     }
