@@ -18,8 +18,8 @@ promote(tonumber(ARGV[args + 1]))
 
 -- member, score, member, score, ...
 local taken = {}
-local turn = lowest_every > 0 and tonumber(call('HGET', INFO, 'turns') or 0) + 1 or nil
-if turn and turn % lowest_every == 0 then
+local turn = turns + 1 -- of the calls that give something out
+if lowest_every > 0 and turn % lowest_every == 0 then
   local last = call('ZRANGE', READY, -1, -1, 'WITHSCORES')
   if last[2] then
     local band_start = math.floor(tonumber(last[2]) / PASS_LIMIT) * PASS_LIMIT
@@ -59,7 +59,7 @@ if #taken > 0 then
   with('HSET', HELD, helds)
   with('ZADD', LEASES, leases)
   with('HDEL', EXTRA, used_extras)
-  if turn then call('HSET', INFO, 'turns', text(turn)) end
+  turns = turn
   prune_fairness(2 * #tasks)
   changed = true
 end

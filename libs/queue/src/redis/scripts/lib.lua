@@ -142,12 +142,12 @@ local function save_journal()
 end
 
 -- ------------------------------------------------------------------------------------------------------------ begin and end
-local incarnation, seq, was_idle, changed
+local incarnation, seq, turns, was_idle, changed
 
 -- Reads the state of the partition; makes it when it is new. Returns an error reply when it is somebody else's.
 local function begin()
-  local info = call('HMGET', INFO, 'incarnation', 'deployment', 'seq')
-  incarnation, seq = info[1], tonumber(info[3] or 0)
+  local info = call('HMGET', INFO, 'incarnation', 'deployment', 'seq', 'turns')
+  incarnation, seq, turns = info[1], tonumber(info[3] or 0), tonumber(info[4] or 0)
   if not incarnation then
     incarnation = ARGV[1]
     call('HSET', INFO, 'incarnation', incarnation, 'deployment', ARGV[2], 'seq', 0)
@@ -163,7 +163,7 @@ local function finish(reply)
   local announce = #groups > 0 or (changed and was_idle and call('EXISTS', READY) == 1)
   save_fairness()
   if #groups > 0 then save_journal() end
-  if changed then call('HSET', INFO, 'seq', text(seq + 1)) end
+  if changed then call('HSET', INFO, 'seq', text(seq + 1), 'turns', text(turns)) end
   if announce then call('PUBLISH', ARGV[4], ARGV[5] .. ' ' .. ARGV[6]) end
   return { incarnation, announce and 1 or 0, reply }
 end
