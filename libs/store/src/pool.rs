@@ -1,4 +1,4 @@
-//! A pool of connections; compiled once per backend.
+//! A pool of connections, and how steps run on them; compiled once per backend.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,8 +9,14 @@ use diesel_async::pooled_connection::{
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::Conn;
-use crate::StoreError;
+use super::{Conn, errors::classify, transaction};
+use crate::{
+    StoreError,
+    fault::{Class, Fault, Step, TRIES, pause, report},
+};
+
+/// Makes a connection to what a URL or path names.
+pub(crate) type Establish = fn(String) -> BoxFuture<'static, diesel::ConnectionResult<Conn>>;
 
 /// A bounded number of connections, made when they are needed.
 #[derive(Clone)]
@@ -22,34 +28,58 @@ pub(crate) struct Pool {
 }
 
 /// A connection that goes back to the pool when it is dropped.
-pub(crate) struct Lease {
+struct Lease {
     connection: Object<Conn>,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Pool {
     /// At most `size` connections, made by `establish`.
-    pub(crate) fn new(
-        url: &str,
-        size: usize,
-        acquire_timeout: Duration,
-        establish: fn(String) -> BoxFuture<'static, diesel::ConnectionResult<Conn>>,
-    ) -> Result<Self, StoreError> {
+    pub(crate) fn new(target: &str, size: usize, acquire_timeout: Duration, establish: Establish) -> Result<Self, StoreError> {
         let size = size.max(1);
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
-        config.custom_setup = Box::new(move |url| establish(url.to_owned()));
-        let manager = AsyncDieselConnectionManager::new_with_config(url, config);
+        config.custom_setup = Box::new(move |target| establish(target.to_owned()));
+        let manager = AsyncDieselConnectionManager::new_with_config(target, config);
         let connections = deadpool::Pool::builder(manager).max_size(size).build();
         let connections = connections.map_err(|error| StoreError::Configuration(error.to_string()))?;
         Ok(Self { connections, permits: Arc::new(Semaphore::new(size)), acquire_timeout })
     }
 
-    /// A free connection.
+    /// Runs a step that only reads, outside of a transaction.
     ///
-    /// # Errors
-    /// [`StoreError::Busy`] when none became free in time, [`StoreError::Unavailable`] when none could be made.
-    pub(crate) async fn acquire(&self) -> Result<Lease, StoreError> {
+    /// In a task of its own: a caller that goes away in the middle of an answer would give a connection back on which the rest
+    /// of the answer is still to come, for the next one to read, or on which a thread still works.
+    pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync + 'static,
+    {
+        let pool = self.clone();
+        join(tokio::spawn(async move {
+            let mut lease = pool.acquire().await?;
+            match work(&mut lease.connection).await {
+                Ok(value) => Ok(value),
+                Err(Fault::Store(error)) => Err(error),
+                Err(Fault::Sql(error)) => Err(lease.give_up(error)),
+            }
+        }))
+        .await
+    }
+
+    /// Runs a step in a transaction, and in a task of its own, so that a caller that goes away cannot leave the transaction
+    /// open. Deadlocks, lock timeouts and lost races for a key are tried again.
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync + 'static,
+    {
+        let pool = self.clone();
+        join(tokio::spawn(async move { pool.acquire().await?.write(&work).await })).await
+    }
+
+    /// A free connection: [`StoreError::Busy`] when none became free in time, [`StoreError::Unavailable`] when none could be made.
+    async fn acquire(&self) -> Result<Lease, StoreError> {
         let permit = tokio::time::timeout(self.acquire_timeout, Arc::clone(&self.permits).acquire_owned()).await;
         let Ok(Ok(permit)) = permit else { return Err(StoreError::Busy) };
         let connection = self.connections.get().await.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
@@ -58,13 +88,40 @@ impl Pool {
 }
 
 impl Lease {
-    /// The connection.
-    pub(crate) fn conn(&mut self) -> &mut Conn {
-        &mut self.connection
+    async fn write<T, F>(mut self, work: &F) -> Result<T, StoreError>
+    where
+        T: Send,
+        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync,
+    {
+        let mut tries = 1;
+        loop {
+            let error = match transaction(&mut self.connection, work).await {
+                Ok(value) => return Ok(value),
+                Err(Fault::Store(error)) => return Err(error),
+                Err(Fault::Sql(error)) => error,
+            };
+            match classify(&error) {
+                Class::Conflict | Class::Duplicate if tries < TRIES => {
+                    tracing::debug!(tries, %error, "the transaction is tried again");
+                    pause(tries).await;
+                    tries += 1;
+                }
+                Class::Conflict | Class::Duplicate | Class::Unavailable | Class::Defect => return Err(self.give_up(error)),
+            }
+        }
     }
 
-    /// Closes the connection instead of giving it back.
-    pub(crate) fn discard(self) {
-        drop(Object::take(self.connection));
+    /// Reports an error, and drops the connection when it may be the cause.
+    fn give_up(self, error: diesel::result::Error) -> StoreError {
+        let class = classify(&error);
+        if class == Class::Unavailable {
+            drop(Object::take(self.connection));
+        }
+        report(class, error)
     }
+}
+
+/// The result of a task; a task that panicked or was ended by the runtime says nothing about its effect.
+async fn join<T>(task: tokio::task::JoinHandle<Result<T, StoreError>>) -> Result<T, StoreError> {
+    task.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
 }

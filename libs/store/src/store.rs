@@ -46,15 +46,17 @@ impl fmt::Debug for Store {
 /// Runs a query function on the backend that there is: `read` outside of a transaction, `write` in one. Arguments are owned and
 /// shared, since a step may be carried out several times, in a task that outlives its caller.
 macro_rules! run {
-    ($self:ident.$mode:ident [$($arg:ident),*] $module:ident::$function:ident($($value:expr),*)) => {{
+    ($self:ident.read [$($arg:ident),*] $($call:tt)*) => { run!($self, reads, read [$($arg),*] $($call)*) };
+    ($self:ident.write [$($arg:ident),*] $($call:tt)*) => { run!($self, writes, write [$($arg),*] $($call)*) };
+    ($self:ident, $pool:ident, $mode:ident [$($arg:ident),*] $module:ident::$function:ident($($value:expr),*)) => {{
         $(let $arg = Arc::new($arg);)*
         match &$self.0 {
-            Backend::Mysql(backend) => run!(backend, mysql, $mode [$($arg),*] $module::$function($($value),*)),
-            Backend::Sqlite(backend) => run!(backend, sqlite, $mode [$($arg),*] $module::$function($($value),*)),
+            Backend::Mysql(backend) => run!(@ backend.$pool(), mysql, $mode [$($arg),*] $module::$function($($value),*)),
+            Backend::Sqlite(backend) => run!(@ backend.$pool(), sqlite, $mode [$($arg),*] $module::$function($($value),*)),
         }
     }};
-    ($backend:ident, $database:ident, $mode:ident [$($arg:ident),*] $module:ident::$function:ident($($value:expr),*)) => {
-        $backend
+    (@ $on:expr, $database:ident, $mode:ident [$($arg:ident),*] $module:ident::$function:ident($($value:expr),*)) => {
+        $on
             .$mode(move |conn| {
                 $(let $arg = Arc::clone(&$arg);)*
                 Box::pin(async move { $database::queries::$module::$function(conn, $($value),*).await })
@@ -71,6 +73,7 @@ impl Store {
             Scheme::Sqlite => sqlite::Backend::connect(&options).await.map(|backend| Self(Backend::Sqlite(backend))),
         }
     }
+
     /// Brings the schema up to date, under a lock, so that several processes may do it at once. Returns the versions applied.
     pub async fn migrate(options: &StoreOptions) -> Result<Vec<String>, StoreError> {
         match Scheme::of(&options.url)? {
@@ -78,10 +81,12 @@ impl Store {
             Scheme::Sqlite => sqlite::migrate(options).await,
         }
     }
+
     /// Answers when the database does.
     pub async fn ping(&self) -> Result<(), StoreError> {
         run!(self.read [] cursors::ping())
     }
+
     /// Commits units in one transaction. One outbox row (`handoff`) covers all tasks of them that are not set aside; it is not
     /// written when there are none. A unit that conflicts is refused alone. Repeating the call after an unknown outcome finds
     /// what was committed when ids were chosen or a request id was given.
@@ -89,47 +94,57 @@ impl Store {
         let tried = AtomicBool::new(false);
         run!(self.write [units, tried] submit::submit(&units, handoff, now, tried.swap(true, Ordering::Relaxed)))
     }
+
     /// The dispatcher has these: deletes outbox rows, and writes agenda rows for what found no room, in one transaction.
     pub async fn confirm_handoffs(&self, done: &[HandoffId], no_room: &[AgendaRow]) -> Result<(), StoreError> {
         let (done, no_room) = (done.to_vec(), no_room.to_vec());
         run!(self.write [done, no_room] handoffs::confirm(&done, &no_room))
     }
+
     /// Outbox rows made before `made_before`, oldest first.
     pub async fn stale_handoffs(&self, made_before: Timestamp, limit: usize) -> Result<Vec<StaleHandoff>, StoreError> {
         run!(self.read [] handoffs::stale(made_before, limit))
     }
+
     /// Number of outbox rows, counted up to `cap`.
     pub async fn count_handoffs(&self, cap: usize) -> Result<usize, StoreError> {
         run!(self.read [] handoffs::count(cap))
     }
+
     /// Claims agenda rows due at `now`, `Room` rows left out, by moving them to `until` (SKIP LOCKED).
     pub async fn claim_agenda(&self, now: Timestamp, until: Timestamp, limit: usize) -> Result<Vec<AgendaVisit>, StoreError> {
         let rows = run!(self.write [] agenda::claim(now, until, limit))?;
         run!(self.read [rows] agenda::visits(&rows))
     }
+
     /// Deletes agenda rows that are unchanged.
     pub async fn clear_agenda(&self, rows: &[AgendaRow]) -> Result<(), StoreError> {
         let rows = rows.to_vec();
         run!(self.write [rows] agenda::clear(&rows))
     }
+
     /// Writes agenda rows; a row that is there is changed only if its run is not above.
     pub async fn set_agenda(&self, rows: &[AgendaRow]) -> Result<(), StoreError> {
         let rows = rows.to_vec();
         run!(self.write [rows] agenda::set(&rows))
     }
+
     /// Queues with rows that found no room.
     pub async fn queues_without_room(&self) -> Result<Vec<QueueName>, StoreError> {
         run!(self.read [] agenda::queues_without_room())
     }
+
     /// The best rows of a queue that found no room: highest priority, then oldest.
     pub async fn best_without_room(&self, queue: &QueueName, limit: usize) -> Result<Vec<(AgendaRow, Entry)>, StoreError> {
         let queue = queue.clone();
         run!(self.read [queue] agenda::best_without_room(&queue, limit))
     }
+
     /// Rows of the agenda by queue and reason, counted up to `cap` each.
     pub async fn count_agenda(&self, cap: u64) -> Result<Vec<AgendaCount>, StoreError> {
         run!(self.read [] agenda::count(cap))
     }
+
     /// Walks over tasks submitted before `created_before`, by id, `limit` rows at a time.
     pub async fn walk_open(&self, after: Option<TaskId>, created_before: Timestamp, limit: usize) -> Result<Walk, StoreError> {
         run!(self.read [] walk::walk_open(after, created_before, limit))
@@ -140,6 +155,7 @@ impl Store {
         let ids = ids.to_vec();
         run!(self.read [ids] read::load(&ids))
     }
+
     /// Writes starts. Guards: the task exists, its time has come, no cancel counts, and it may still start: before its expiry
     /// while no attempt is used, before its deadline after that. A run n > 1 needs a non-terminal end n − 1 with attempts
     /// left. A start of another run than the next is refused.
@@ -147,26 +163,31 @@ impl Store {
         let starts = starts.to_vec();
         run!(self.write [starts] start::start(&starts, now))
     }
+
     /// Writes ends. Guard: the start is there with the same token.
     pub async fn end(&self, ends: &[End], now: Timestamp) -> Result<Vec<EndOutcome>, StoreError> {
         let ends = ends.to_vec();
         run!(self.write [ends] end::end(&ends, now))
     }
+
     /// Ends runs of vanished workers.
     pub async fn take_over(&self, runs: &[TakeOver], now: Timestamp) -> Result<Vec<TakeOverOutcome>, StoreError> {
         let runs = runs.to_vec();
         run!(self.write [runs] takeover::take_over(&runs, now))
     }
+
     /// Which of these runs are open and owned by their token.
     pub async fn still_mine(&self, runs: &[RunKey]) -> Result<Vec<bool>, StoreError> {
         let runs = runs.to_vec();
         run!(self.read [runs] takeover::still_mine(&runs))
     }
+
     /// Notes signs of life, progress and checkpoints.
     pub async fn set_live(&self, live: &[Live], now: Timestamp) -> Result<(), StoreError> {
         let live = live.to_vec();
         run!(self.write [live] live::set(&live, now))
     }
+
     /// Which of these tasks have a cancel that counts.
     pub async fn cancels(&self, tasks: &[TaskId]) -> Result<Vec<(TaskId, Cancel)>, StoreError> {
         let tasks = tasks.to_vec();
@@ -179,11 +200,13 @@ impl Store {
         let close = close.clone();
         run!(self.write [close] close::close(&close))
     }
+
     /// Notes a cancel for the open run, with an agenda row at the end of the grace.
     pub async fn request_cancel(&self, task: TaskId, cancel: &Cancel) -> Result<(), StoreError> {
         let cancel = cancel.clone();
         run!(self.write [cancel] cancels::request_cancel(task, &cancel))
     }
+
     /// Changes a task of which no run is open: closes the next slot as RELEASED and changes the row in one transaction.
     /// `horizon`: due later than this goes to the agenda, else to the outbox under `handoff`.
     #[expect(clippy::too_many_arguments, reason = "each says something else, and all are needed to repeat an update")]
@@ -200,6 +223,7 @@ impl Store {
         let update = Update { task, changes: changes.clone(), etag: etag.map(ToOwned::to_owned), by, handoff, now, horizon };
         run!(self.write [update] update::update(&update))
     }
+
     /// Deletes a finished task and all that belongs to it.
     pub async fn delete(&self, task: TaskId) -> Result<DeleteOutcome, StoreError> {
         run!(self.write [] delete::delete(task))
@@ -210,11 +234,13 @@ impl Store {
         let ids = ids.to_vec();
         run!(self.read [ids] read::get(&ids, view))
     }
+
     /// Lists tasks by id, newest first, before `before`.
     pub async fn list(&self, filter: &TaskFilter, before: Option<TaskId>, limit: usize) -> Result<TaskPage, StoreError> {
         let filter = filter.clone();
         run!(self.read [filter] list::list(&filter, before, limit))
     }
+
     /// Pages over the chain of a task, oldest first, after run `after`; `None` when there is no such task.
     pub async fn runs(&self, task: TaskId, after: Option<Run>, limit: usize) -> Result<Option<Vec<RunRecord>>, StoreError> {
         run!(self.read [] read::runs(task, after, limit))
@@ -225,6 +251,7 @@ impl Store {
         let rows = rows.to_vec();
         run!(self.write [rows] workers::put(&rows))
     }
+
     /// Lists workers by id, after `after`, seen at or after `seen_from`.
     pub async fn workers(
         &self,
@@ -234,20 +261,24 @@ impl Store {
     ) -> Result<Vec<WorkerRow>, StoreError> {
         run!(self.read [] workers::list(after, seen_from, limit))
     }
+
     /// Deletes workers last seen before.
     pub async fn forget_workers(&self, seen_before: Timestamp) -> Result<(), StoreError> {
         run!(self.write [] workers::forget(seen_before))
     }
+
     /// Reads a durable cursor.
     pub async fn cursor(&self, name: &str) -> Result<Option<String>, StoreError> {
         let name = name.to_owned();
         run!(self.read [name] cursors::get(&name))
     }
+
     /// Writes a durable cursor.
     pub async fn set_cursor(&self, name: &str, value: &str) -> Result<(), StoreError> {
         let (name, value) = (name.to_owned(), value.to_owned());
         run!(self.write [name, value] cursors::set(&name, &value))
     }
+
     /// Deletes idempotency keys and request ids that have expired, up to `limit`.
     pub async fn forget_keys(&self, expired_before: Timestamp, limit: usize) -> Result<usize, StoreError> {
         run!(self.write [] keys::forget(expired_before, limit))

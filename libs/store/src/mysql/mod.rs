@@ -12,11 +12,8 @@ mod setup;
 use diesel_async::{AsyncConnection as _, AsyncMysqlConnection};
 use futures_util::future::BoxFuture;
 
-use self::pool::{Lease, Pool};
-use crate::{
-    StoreError, StoreOptions,
-    fault::{Class, Fault, Step, TRIES, pause, report},
-};
+use self::pool::Pool;
+use crate::{StoreError, StoreOptions, fault::Step};
 
 pub(crate) use migrate::migrate;
 
@@ -37,72 +34,26 @@ impl Backend {
         setup::check_url(&options.url)?;
         let pool =
             Pool::new(&options.url, options.max_connections, options.acquire_timeout, |url| Box::pin(setup::establish(url)))?;
-        let backend = Self { pool };
-        backend.read(|conn| Box::pin(migrate::check(conn))).await?;
-        Ok(backend)
+        pool.read(|conn| Box::pin(migrate::check(conn))).await?;
+        Ok(Self { pool })
     }
 
-    /// Runs a step that only reads, outside of a transaction. In a task of its own: a caller that goes away in the middle of an
-    /// answer would give a connection back on which the rest of the answer is still to come, for the next one to read.
-    pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync + 'static,
-    {
-        let backend = self.clone();
-        let task = tokio::spawn(async move {
-            let mut lease = backend.pool.acquire().await?;
-            match work(lease.conn()).await {
-                Ok(value) => Ok(value),
-                Err(Fault::Store(error)) => Err(error),
-                Err(Fault::Sql(error)) => Err(give_up(lease, error)),
-            }
-        });
-        task.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
+    /// Where steps that only read run.
+    pub(crate) fn reads(&self) -> &Pool {
+        &self.pool
     }
 
-    /// Runs a step in a transaction and in a task of its own, so that a caller that goes away cannot leave the transaction
-    /// open. Deadlocks, lock timeouts and lost races for a key are tried again.
-    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync + 'static,
-    {
-        let backend = self.clone();
-        let task = tokio::spawn(async move { backend.transaction(&work).await });
-        task.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
-    }
-
-    async fn transaction<T, F>(&self, work: &F) -> Result<T, StoreError>
-    where
-        T: Send,
-        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync,
-    {
-        let mut lease = self.pool.acquire().await?;
-        let mut tries = 1;
-        loop {
-            let error = match lease.conn().transaction(async |conn: &mut Conn| work(conn).await).await {
-                Ok(value) => return Ok(value),
-                Err(Fault::Store(error)) => return Err(error),
-                Err(Fault::Sql(error)) => error,
-            };
-            match errors::classify(&error) {
-                Class::Conflict | Class::Duplicate if tries < TRIES => {
-                    tracing::debug!(tries, %error, "the transaction is tried again");
-                    pause(tries).await;
-                    tries += 1;
-                }
-                Class::Conflict | Class::Duplicate | Class::Unavailable | Class::Defect => return Err(give_up(lease, error)),
-            }
-        }
+    /// Where steps that write run.
+    pub(crate) fn writes(&self) -> &Pool {
+        &self.pool
     }
 }
 
-/// Reports an error, and drops the connection when it may be the cause.
-fn give_up(lease: Lease, error: diesel::result::Error) -> StoreError {
-    let class = errors::classify(&error);
-    if class == Class::Unavailable {
-        lease.discard();
-    }
-    report(class, error)
+/// Runs a step in a transaction.
+async fn transaction<T, F>(conn: &mut Conn, work: &F) -> Step<T>
+where
+    T: Send,
+    F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync,
+{
+    conn.transaction(async |conn: &mut Conn| work(conn).await).await
 }

@@ -22,8 +22,13 @@ pub(crate) async fn migrate(options: &StoreOptions) -> Result<Vec<String>, Store
     run.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
 }
 
+/// Makes the schema of a database in memory.
+pub(super) fn make(conn: &mut SqliteConnection) -> Result<(), StoreError> {
+    apply(conn).map(|_| ())
+}
+
 /// Applies what is missing. The transaction around it makes other processes wait.
-pub(super) fn apply(conn: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
+fn apply(conn: &mut SqliteConnection) -> Result<Vec<String>, StoreError> {
     let applied = conn.immediate_transaction::<_, Failed, _>(|conn| {
         let applied = conn.run_pending_migrations(MIGRATIONS).map_err(Failed)?;
         Ok(applied.iter().map(ToString::to_string).collect())

@@ -13,14 +13,8 @@ use diesel::SqliteConnection;
 use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use futures_util::future::BoxFuture;
 
-use self::{
-    pool::{Lease, Pool},
-    setup::Place,
-};
-use crate::{
-    StoreError, StoreOptions,
-    fault::{Class, Fault, Step, TRIES, pause, report},
-};
+use self::{pool::Pool, setup::Place};
+use crate::{StoreError, StoreOptions, fault::Step};
 
 pub(crate) use migrate::migrate;
 
@@ -32,7 +26,6 @@ pub(crate) type Db = diesel::sqlite::Sqlite;
 /// The database.
 #[derive(Clone)]
 pub(crate) struct Backend {
-    place: Place,
     writer: Pool,
     readers: Pool,
 }
@@ -43,81 +36,35 @@ impl Backend {
         let place = Place::parse(&options.url)?;
         let pool = |size| Pool::new(place.name(), size, options.acquire_timeout, |name| Box::pin(setup::establish(name)));
         let writer = pool(1)?;
-        let readers = match place {
-            Place::Memory => writer.clone(),
-            Place::File(_) => pool(options.max_connections)?,
-        };
+        // A second connection to memory would be a second database.
+        let readers = if place == Place::Memory { writer.clone() } else { pool(options.max_connections)? };
         let in_memory = place == Place::Memory;
-        let backend = Self { place, writer, readers };
-        let mut lease = backend.writer.acquire().await?;
-        let schema = lease
-            .conn()
-            .spawn_blocking(move |conn| Ok(if in_memory { migrate::apply(conn).map(|_| ()) } else { migrate::check(conn) }));
-        schema.await.map_err(|error| report(errors::classify(&error), error))??;
-        drop(lease);
-        Ok(backend)
-    }
-
-    /// Runs a step that only reads, outside of a transaction; in a task of its own too, since a connection must not go back to
-    /// its pool while a thread works on it.
-    pub(crate) async fn read<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync + 'static,
-    {
-        let backend = self.clone();
-        let task = tokio::spawn(async move {
-            let mut lease = backend.readers.acquire().await?;
-            match work(lease.conn()).await {
-                Ok(value) => Ok(value),
-                Err(Fault::Store(error)) => Err(error),
-                Err(Fault::Sql(error)) => Err(backend.give_up(lease, error)),
-            }
+        let ready = writer.read(move |conn| {
+            Box::pin(async move {
+                let ready = conn.spawn_blocking(move |conn| Ok(if in_memory { migrate::make(conn) } else { migrate::check(conn) }));
+                Ok(ready.await??)
+            })
         });
-        task.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
+        ready.await?;
+        Ok(Self { writer, readers })
     }
 
-    /// Runs a step in a transaction and in a task of its own: a transaction of SQLite is not closed by dropping its future.
-    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, StoreError>
-    where
-        T: Send + 'static,
-        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync + 'static,
-    {
-        let backend = self.clone();
-        let task = tokio::spawn(async move { backend.transaction(&work).await });
-        task.await.map_err(|error| StoreError::Unavailable(Box::new(error)))?
+    /// Where steps that only read run.
+    pub(crate) fn reads(&self) -> &Pool {
+        &self.readers
     }
 
-    async fn transaction<T, F>(&self, work: &F) -> Result<T, StoreError>
-    where
-        T: Send,
-        F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync,
-    {
-        let mut lease = self.writer.acquire().await?;
-        let mut tries = 1;
-        loop {
-            let error = match lease.conn().immediate_transaction(async |conn: &mut Conn| work(conn).await).await {
-                Ok(value) => return Ok(value),
-                Err(Fault::Store(error)) => return Err(error),
-                Err(Fault::Sql(error)) => error,
-            };
-            match errors::classify(&error) {
-                Class::Conflict | Class::Duplicate if tries < TRIES => {
-                    tracing::debug!(tries, %error, "the transaction is tried again");
-                    pause(tries).await;
-                    tries += 1;
-                }
-                Class::Conflict | Class::Duplicate | Class::Unavailable | Class::Defect => return Err(self.give_up(lease, error)),
-            }
-        }
+    /// Where steps that write run.
+    pub(crate) fn writes(&self) -> &Pool {
+        &self.writer
     }
+}
 
-    /// Reports an error, and drops the connection when it may be the cause, unless the database would go with it.
-    fn give_up(&self, lease: Lease, error: diesel::result::Error) -> StoreError {
-        let class = errors::classify(&error);
-        if class == Class::Unavailable && self.place != Place::Memory {
-            lease.discard();
-        }
-        report(class, error)
-    }
+/// Runs a step in a transaction that is a writer from its beginning: one that turns into a writer later may find that it cannot.
+async fn transaction<T, F>(conn: &mut Conn, work: &F) -> Step<T>
+where
+    T: Send,
+    F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync,
+{
+    conn.immediate_transaction(async |conn: &mut Conn| work(conn).await).await
 }
