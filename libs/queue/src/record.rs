@@ -14,7 +14,7 @@ use bytes::{Buf as _, BufMut as _, Bytes};
 use oxcart_types::{Run, TaskId, WorkerId};
 
 use crate::{
-    engine::{JournalEntry, QueueError, Transition},
+    engine::{EnqueueCause, JournalEntry, Outcome, QueueError, Transition},
     rules::to_time,
 };
 
@@ -62,6 +62,29 @@ pub(crate) const fn code(transition: Transition) -> u8 {
 
 fn transition(code: u8) -> Option<Transition> {
     CODES.iter().find(|(_, c)| *c == code).map(|(transition, _)| *transition)
+}
+
+impl EnqueueCause {
+    /// What the journal says of it.
+    pub(crate) const fn transition(self) -> Transition {
+        match self {
+            Self::Submitted => Transition::Enqueued,
+            Self::Retried => Transition::Retried,
+            Self::Released => Transition::Released,
+        }
+    }
+}
+
+impl Outcome {
+    /// What the journal says of it.
+    pub(crate) const fn transition(self) -> Transition {
+        match self {
+            Self::Done => Transition::Done,
+            Self::Failed => Transition::Failed,
+            Self::Cancelled => Transition::Cancelled,
+            Self::Dropped => Transition::Dropped,
+        }
+    }
 }
 
 /// One entry on its way into a record.

@@ -10,33 +10,11 @@ use super::{
 };
 use crate::{
     engine::{
-        Complete, Enqueue, EnqueueCause, EnqueueStatus, EntryKey, Extend, ExtendCause, Granted, Inspected, LeaseRequest,
-        LeaseStatus, Leased, Outcome, PartitionStats, Place, Presence, Release, Remove, RemoveStatus, TickLimits, Ticked,
-        Transition,
+        Complete, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Granted, Inspected, LeaseRequest, LeaseStatus, Leased,
+        PartitionStats, Place, Presence, Release, Remove, RemoveStatus, TickLimits, Ticked, Transition,
     },
     rules::to_millis,
 };
-
-impl EnqueueCause {
-    pub(crate) const fn transition(self) -> Transition {
-        match self {
-            Self::Submitted => Transition::Enqueued,
-            Self::Retried => Transition::Retried,
-            Self::Released => Transition::Released,
-        }
-    }
-}
-
-impl Outcome {
-    pub(crate) const fn transition(self) -> Transition {
-        match self {
-            Self::Done => Transition::Done,
-            Self::Failed => Transition::Failed,
-            Self::Cancelled => Transition::Cancelled,
-            Self::Dropped => Transition::Dropped,
-        }
-    }
-}
 
 pub(super) fn enqueue(call: &mut Call<'_>, item: &Enqueue, with_note: bool) -> EnqueueStatus {
     let status = match call.state.get(item.key.task) {
