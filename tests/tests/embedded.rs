@@ -24,7 +24,7 @@ async fn what_a_user_can_rely_on_with_a_file() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_user_can_rely_on_in_memory() -> Result<()> {
-    let system = System::embedded(Storage::Memory).start().await?;
+    let system = System::embedded(Storage::InMemory).start().await?;
     scenarios::all(&clients(&system)?).await?;
     Ok(system.stop().await?)
 }

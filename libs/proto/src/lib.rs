@@ -7,7 +7,7 @@ pub mod convert;
 
 /// Generated from `proto/oxcart/*/v1`.
 #[expect(missing_docs, reason = "generated; the comments of the contracts are on the types, the generator adds plumbing without")]
-#[expect(clippy::all, reason = "generated")]
+#[expect(clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
 pub mod pb {
     pub mod common {
         pub mod v1 {

@@ -30,6 +30,7 @@ pub fn to_micros(time: Timestamp) -> Timestamp {
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everybody else asks")]
     fn now(&self) -> Timestamp {
         to_micros(Utc::now())
     }
