@@ -127,3 +127,18 @@ async fn a_finished_task_goes_with_all_that_is_its_own(#[values(Database::MariaD
     let stale = store.stale_handoffs(at(99), 10).await.expect("stale");
     assert!(stale.iter().all(|row| row.entries.is_empty()), "{stale:?}");
 }
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_that_is_being_deleted_does_not_start(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
+    let store = Fixture::new(database).await;
+    for _ in 0..60 {
+        let id = store.submit_one(task()).await;
+        store.close(&close(id, EndKind::Cancelled)).await.expect("close");
+        let starts = [start(id, 1)];
+        let (started, deleted) = tokio::join!(store.start(&starts, at(1)), store.delete(id));
+        let started = started.expect("start");
+        assert!(!matches!(started[0], StartOutcome::Started { .. }), "{started:?}");
+        assert_eq!(deleted.expect("delete"), DeleteOutcome::Deleted);
+    }
+}
