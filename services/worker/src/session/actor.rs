@@ -45,6 +45,8 @@ const CONFIRM_AFTER: Duration = Duration::from_secs(1);
 const STREAM_FAILURES: u32 = 3;
 /// Longest wait for a dispatcher to say something on a new connection, and at the end for the last answers.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// Longest wait for a dispatcher to end the session after the goodbye.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// What the dispatcher told about its times and limits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -230,7 +232,10 @@ impl Actor {
             }
         }
         match self.speak(&mut connection, settings).await {
-            Ok(()) => Ended::Left,
+            Ok(()) => {
+                part(connection).await;
+                Ended::Left
+            }
             Err(status) => Ended::Broken(status),
         }
     }
@@ -422,6 +427,16 @@ async fn send(sender: &mpsc::Sender<OpenSessionRequest>, up: OpenSessionRequest)
         Ok(Ok(())) => Ok(()),
         Ok(Err(_)) => Err(Status::unavailable("the session is closed")),
         Err(_) => Err(Status::deadline_exceeded("the dispatcher takes no messages")),
+    }
+}
+
+/// Ends a connection from this side and lets the other end it, too: one that is just dropped takes the goodbye with it.
+async fn part(connection: Connection) {
+    let Connection { up, mut down } = connection;
+    drop(up);
+    let rest = async { while let Some(Ok(_)) = down.next().await {} };
+    if timeout(FAREWELL, rest).await.is_err() {
+        tracing::debug!("the dispatcher did not end the session");
     }
 }
 

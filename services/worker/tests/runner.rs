@@ -1,0 +1,279 @@
+//! The worker on the real store, with a scripted dispatcher: what becomes of tasks, and of every kind of trouble.
+
+#![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+mod support;
+
+use std::time::Duration;
+
+use oxcart_proto::pb::{
+    common::v1::LeaseKey,
+    dispatcher::v1::{CancelNotice, open_session_response::Message},
+};
+use oxcart_store::model::{Cancel, Start, StartOutcome, TakeOver, TakeOverOutcome};
+use oxcart_types::{Clock as _, EndKind, LeaseToken, Run, SystemClock, TaskState, WorkerId};
+use oxcart_worker::config::LinkMode;
+use support::{Rig, config, dispatcher::Dispatcher};
+
+fn ends(record: &oxcart_store::model::TaskRecord) -> Vec<EndKind> {
+    record.runs.iter().filter_map(|run| run.end.as_ref().map(|end| end.kind)).collect()
+}
+
+fn kind(record: &oxcart_store::model::TaskRecord) -> &str {
+    record.failure.as_ref().map_or("", |failure| failure.kind.as_str())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_succeeds_and_its_lease_is_settled_after_its_end() {
+    let rig = Rig::start().await;
+    let id = rig.run("echo", r#"{"n":1.50}"#, 1).await;
+    assert_eq!(rig.settles(id, 1).await, ["done"]);
+    // No waiting here: the end was written before the settle.
+    let record = rig.record(id).await;
+    assert_eq!(record.state, TaskState::Succeeded);
+    assert_eq!(record.result.as_ref().map(oxcart_types::Payload::as_bytes), Some(br#"{"n":1.50}"#.as_slice()));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_are_judged_and_tried_again() {
+    let rig = Rig::start().await;
+    let retried = rig.run("flaky", r#"{"times":2}"#, 5).await;
+    let record = rig.wait_state(retried, TaskState::Succeeded).await;
+    assert_eq!(ends(&record), [EndKind::Retry, EndKind::Retry, EndKind::Succeeded]);
+    assert_eq!(rig.settles(retried, 3).await, ["failed Flaky next 2", "failed Flaky next 3", "done"]);
+    let fatal = rig.run("flaky", r#"{"times":2,"fatal":true,"kind":"Bad"}"#, 5).await;
+    assert_eq!(kind(&rig.wait_state(fatal, TaskState::Failed).await), "Bad");
+    assert_eq!(rig.settles(fatal, 1).await, ["failed Bad next 0"]);
+    let panics = rig.run("panics", "null", 1).await;
+    assert_eq!(kind(&rig.wait_state(panics, TaskState::Failed).await), "PANIC");
+    let misfit = rig.run("gated", "[1]", 3).await;
+    assert_eq!(kind(&rig.wait_state(misfit, TaskState::Failed).await), "INVALID_PAYLOAD");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_run_gets_the_checkpoint_of_the_last() {
+    let rig = Rig::start().await;
+    let id = rig.run("steps", "null", 2).await;
+    let record = rig.wait_state(id, TaskState::Succeeded).await;
+    assert_eq!(record.result.as_ref().map(oxcart_types::Payload::as_bytes), Some(b"7".as_slice()));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_that_take_too_long_are_stopped() {
+    let rig = Rig::start().await;
+    let timeout = Some(Duration::from_millis(50));
+    let polite = rig.submit(oxcart_types::TaskSpec { timeout, ..Rig::spec("sleep", r#"{"ms":60000}"#, 1) }).await;
+    let deaf = rig.submit(oxcart_types::TaskSpec { timeout, ..Rig::spec("gated", "null", 1) }).await;
+    for id in [polite, deaf] {
+        rig.dispatcher.grant(id, 1);
+        assert_eq!(kind(&rig.wait_state(id, TaskState::Failed).await), "TIMEOUT");
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_costs_no_attempt() {
+    let rig = Rig::start().await;
+    let id = rig.run("releases", "null", 1).await;
+    let record = rig.wait_state(id, TaskState::Succeeded).await;
+    assert_eq!(ends(&record), [EndKind::Released, EndKind::Succeeded]);
+    assert_eq!(record.result.as_ref().map(oxcart_types::Payload::as_bytes), Some(b"1".as_slice()));
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_task_is_cancelled_by_notice_or_by_sql() {
+    let rig = Rig::start().await;
+    let cancel = Cancel { reason: "enough".to_owned(), requested_at: SystemClock.now(), grace: Duration::from_millis(50) };
+    for notified in [true, false] {
+        let id = rig.run("gated", "null", 3).await;
+        rig.wait_state(id, TaskState::Running).await;
+        rig.store.store.request_cancel(id, &cancel).await.expect("a cancel");
+        if notified {
+            let leases = vec![LeaseKey { task_id: id.to_string(), run: 1, lease_token: Vec::new() }];
+            rig.dispatcher.tell(Message::Cancel(CancelNotice { leases, ..Default::default() }));
+        }
+        rig.wait_state(id, TaskState::Cancelled).await;
+        assert_eq!(rig.settles(id, 1).await, ["cancelled"]);
+    }
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_start_is_given_back_closed_or_dropped() {
+    let rig = Rig::start().await;
+    let unknown = rig.run("nobody.has.this", "null", 1).await;
+    assert_eq!(rig.settles(unknown, 1).await, ["released next 1 uncounted true"]);
+    assert_eq!(rig.record(unknown).await.runs, []);
+    let at = |seconds: i64| Some(SystemClock.now() + chrono::TimeDelta::seconds(seconds));
+    let expired = rig.submit(oxcart_types::TaskSpec { expires_at: at(-1), ..Rig::spec("echo", "1", 1) }).await;
+    rig.dispatcher.grant(expired, 1);
+    assert_eq!(rig.settles(expired, 1).await, ["dropped TASK_STATE_EXPIRED"]);
+    assert_eq!(rig.record(expired).await.state, TaskState::Expired);
+    let early = rig.submit(oxcart_types::TaskSpec { run_at: at(60), ..Rig::spec("echo", "1", 1) }).await;
+    rig.dispatcher.grant(early, 1);
+    assert_eq!(rig.settles(early, 1).await, ["released next 1 uncounted true"]);
+    let done = rig.run("echo", "1", 1).await;
+    rig.wait_state(done, TaskState::Succeeded).await;
+    rig.dispatcher.grant(done, 1);
+    assert_eq!(rig.settles(done, 2).await, ["done", "dropped TASK_STATE_SUCCEEDED"]);
+    let gone = Rig::spec("echo", "1", 1).id;
+    rig.dispatcher.grant(gone, 1);
+    assert_eq!(rig.settles(gone, 1).await, ["dropped TASK_STATE_UNSPECIFIED"]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_run_is_taken_over_and_a_lively_one_is_not() {
+    let rig = Rig::start().await;
+    let id = rig.submit(Rig::spec("echo", "1", 3)).await;
+    let dead = Start { task: id, run: Run::FIRST, token: LeaseToken::from_bytes([99; 16]), worker: WorkerId::from_bytes([99; 16]) };
+    let started = rig.store.store.start(&[dead], SystemClock.now()).await.expect("a start");
+    assert!(matches!(started.as_slice(), [StartOutcome::Started { .. }]));
+    // Granted again at once: the run is younger than a lease, so the grant comes back until it is not.
+    rig.dispatcher.grant(id, 1);
+    let record = rig.wait_state(id, TaskState::Succeeded).await;
+    assert_eq!(ends(&record), [EndKind::Lost, EndKind::Succeeded]);
+    let settles = rig.settles(id, 2).await;
+    assert_eq!(settles.first().map(String::as_str), Some("released next 1 uncounted true"), "{settles:?}");
+    assert_eq!(settles.last().map(String::as_str), Some("done"), "{settles:?}");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grant_that_comes_twice_runs_once() {
+    let rig = Rig::start().await;
+    let id = rig.submit(Rig::spec("gated", "null", 1)).await;
+    let grant = rig.dispatcher.grant(id, 1);
+    rig.wait_state(id, TaskState::Running).await;
+    rig.dispatcher.send_grant(grant);
+    rig.gate.notify_one();
+    rig.wait_state(id, TaskState::Succeeded).await;
+    assert_eq!(rig.settles(id, 1).await, ["done"]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broken_stream_is_opened_again_with_the_leases_held() {
+    let rig = Rig::start().await;
+    let id = rig.run("gated", "null", 1).await;
+    rig.wait_state(id, TaskState::Running).await;
+    rig.wait_heard("the start to be confirmed", |heard| !heard.confirmed.is_empty()).await;
+    rig.dispatcher.break_stream();
+    rig.wait_heard("a second session", |heard| heard.opens.len() == 2).await;
+    let held: Vec<_> =
+        rig.dispatcher.heard().opens[1].held.iter().filter_map(|held| held.lease.clone()).map(|key| key.task_id).collect();
+    assert_eq!(held, [id.to_string()]);
+    rig.gate.notify_one();
+    assert_eq!(rig.settles(id, 1).await, ["done"]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_settle_without_an_answer_is_sent_again() {
+    let rig = Rig::start().await;
+    rig.dispatcher.heard().keep_settle_answers = true;
+    let id = rig.run("echo", "1", 1).await;
+    rig.settles(id, 1).await;
+    rig.dispatcher.heard().keep_settle_answers = false;
+    rig.dispatcher.break_stream();
+    assert_eq!(rig.settles(id, 2).await, ["done", "done"]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_end_waits_for_the_database_and_no_new_tasks_are_taken() {
+    let rig = Rig::start().await;
+    let id = rig.run("gated", "null", 1).await;
+    rig.wait_state(id, TaskState::Running).await;
+    rig.store.set_down(true);
+    rig.gate.notify_one();
+    rig.wait_heard("the window to close", |heard| heard.slots == 0).await;
+    let beats = rig.dispatcher.heard().heartbeats;
+    rig.wait_heard("the lease to be kept", |heard| heard.heartbeats > beats + 2).await;
+    assert!(rig.dispatcher.heard().settles.is_empty());
+    rig.store.set_down(false);
+    rig.wait_state(id, TaskState::Succeeded).await;
+    assert_eq!(rig.settles(id, 1).await, ["done"]);
+    rig.wait_heard("the window to open", |heard| heard.slots > 0).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_said_to_be_lost_stops_nothing_while_sql_disagrees() {
+    let rig = Rig::start().await;
+    rig.dispatcher.heard().say_lost = true;
+    let id = rig.run("gated", "null", 1).await;
+    rig.wait_heard("the start to be reported", |heard| !heard.confirmed.is_empty()).await;
+    let beats = rig.dispatcher.heard().heartbeats;
+    rig.wait_heard("some heartbeats", |heard| heard.heartbeats > beats + 3).await;
+    rig.gate.notify_one();
+    rig.wait_state(id, TaskState::Succeeded).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_somebody_took_over_is_stopped_and_writes_nothing() {
+    // The drain would wait longer than the test does: only the loss stops the handler.
+    let patient = oxcart_worker::Config { drain_timeout: 10 * support::PATIENCE, ..config() };
+    let rig = Rig::start_with(patient, Dispatcher::default()).await;
+    let id = rig.run("gated", "null", 3).await;
+    rig.wait_heard("the start to be confirmed", |heard| !heard.confirmed.is_empty()).await;
+    // Another worker that takes this one for silent.
+    let (by, now) = (LeaseToken::from_bytes([98; 16]), SystemClock.now());
+    let take_over = TakeOver { task: id, run: Run::FIRST, by, silent_since: now + chrono::TimeDelta::seconds(60) };
+    let taken = rig.store.store.take_over(&[take_over], now).await.expect("an answer");
+    assert_eq!(taken, [TakeOverOutcome::Ended(EndKind::Lost)]);
+    rig.dispatcher.heard().say_lost = true;
+    let (dispatcher, store) = (rig.dispatcher.clone(), rig.store.clone());
+    rig.stop().await;
+    let record = store.store.get(&[id], oxcart_store::model::View::Full).await.expect("an answer").remove(0).expect("a task");
+    assert_eq!(ends(&record), [EndKind::Lost]);
+    assert_eq!(dispatcher.heard().settles, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn steps_with_unknown_outcome_are_repeated_and_count_once() {
+    let rig = Rig::start().await;
+    rig.store.lose_answers(2);
+    let id = rig.run("releases", "null", 1).await;
+    let record = rig.wait_state(id, TaskState::Succeeded).await;
+    assert_eq!(ends(&record), [EndKind::Released, EndKind::Succeeded]);
+    assert_eq!(rig.settles(id, 2).await, ["released next 2 uncounted false", "done"]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_gives_back_what_runs_without_using_an_attempt() {
+    let rig = Rig::start().await;
+    let polite = rig.run("sleep", r#"{"ms":60000}"#, 1).await;
+    let deaf = rig.run("gated", "null", 1).await;
+    for id in [polite, deaf] {
+        rig.wait_state(id, TaskState::Running).await;
+    }
+    let (dispatcher, store) = (rig.dispatcher.clone(), rig.store.clone());
+    rig.stop().await;
+    for id in [polite, deaf] {
+        let found = store.store.get(&[id], oxcart_store::model::View::Full).await.expect("an answer");
+        let record = found.into_iter().next().flatten().expect("a task");
+        assert_eq!((ends(&record), record.head.attempts_used()), (vec![EndKind::Released], 0), "{record:?}");
+    }
+    let heard = dispatcher.heard();
+    assert_eq!((heard.slots, heard.settles.len(), heard.goodbyes), (0, 2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn long_polls_do_where_streams_do_not_pass() {
+    for link in [LinkMode::Unary, LinkMode::Auto] {
+        let dispatcher = Dispatcher::default();
+        dispatcher.heard().refuse_streams = true;
+        let rig = Rig::start_with(oxcart_worker::Config { link, ..config() }, dispatcher).await;
+        let id = rig.run("flaky", r#"{"times":1}"#, 2).await;
+        rig.wait_state(id, TaskState::Succeeded).await;
+        assert_eq!(rig.settles(id, 2).await, ["failed Flaky next 2", "done"]);
+        rig.stop().await;
+    }
+}

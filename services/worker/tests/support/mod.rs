@@ -1,0 +1,173 @@
+//! A worker on a real store and a scripted dispatcher.
+
+pub mod dispatcher;
+pub mod store;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use oxcart_sdk::{Handlers, TaskContext, TaskError, TaskResult};
+use oxcart_service::{Component as _, Metrics, ServiceError};
+use oxcart_store::model::{NewTask, SubmitUnit, TaskRecord, UnitOutcome, View};
+use oxcart_testkit::wait_for;
+use oxcart_types::{
+    Clock as _, IdSource as _, Limits, Payload, Priority, QueueName, RetryPolicy, SystemClock, SystemIds, TaskId, TaskSpec,
+    TaskState, retry::RetryPolicyParts,
+};
+use oxcart_worker::{Config, Deps, WorkerService};
+use tokio::{sync::Notify, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::Endpoint;
+
+use self::{
+    dispatcher::{Dispatcher, outcome},
+    store::SwitchedStore,
+};
+
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+pub struct Rig {
+    pub dispatcher: Dispatcher,
+    pub store: SwitchedStore,
+    /// Lets the `gated` handler go on.
+    pub gate: Arc<Notify>,
+    pub shutdown: CancellationToken,
+    pub ended: JoinHandle<Result<(), ServiceError>>,
+    _folder: tempfile::TempDir,
+}
+
+pub fn config() -> Config {
+    Config { drain_timeout: Duration::from_millis(200), abort_grace: Duration::from_millis(200), ..Config::default() }
+}
+
+/// `gated` waits for the rig; the others do what their names say.
+fn handlers(gate: Arc<Notify>) -> Handlers {
+    let handlers = Handlers::new().handle_fn("gated", move |_ctx, (): ()| {
+        let gate = Arc::clone(&gate);
+        async move {
+            gate.notified().await;
+            Ok("done")
+        }
+    });
+    let panics = async |_ctx: TaskContext, (): ()| -> TaskResult { panic!("boom") };
+    let releases = async |ctx: TaskContext, (): ()| -> TaskResult<u32> {
+        if ctx.run().get() == 1 { Err(ctx.release(Duration::ZERO, "later")) } else { Ok(ctx.attempt()) }
+    };
+    let steps = async |ctx: TaskContext, (): ()| -> TaskResult<u32> {
+        match ctx.restore::<u32>()? {
+            Some(step) => Ok(step),
+            None => {
+                ctx.checkpoint(&7)?;
+                Err(TaskError::retryable("half way"))
+            }
+        }
+    };
+    handlers
+        .and_then(|h| h.handle_fn("panics", panics))
+        .and_then(|h| h.handle_fn("releases", releases))
+        .and_then(|h| h.handle_fn("steps", steps))
+        .expect("names")
+}
+
+impl Rig {
+    pub async fn start() -> Self {
+        Self::start_with(config(), Dispatcher::default()).await
+    }
+
+    pub async fn start_with(config: Config, dispatcher: Dispatcher) -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SwitchedStore::open(folder.path()).await;
+        let address = dispatcher.start().await;
+        let channel = Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
+        let gate = Arc::new(Notify::new());
+        let deps = Deps {
+            store: Arc::new(store.clone()),
+            dispatcher: channel,
+            handlers: handlers(Arc::clone(&gate)),
+            clock: Arc::new(SystemClock),
+            ids: Arc::new(SystemIds),
+            metrics: Metrics::new(),
+        };
+        let service = Box::new(WorkerService::new(config, deps).expect("a worker"));
+        let shutdown = CancellationToken::new();
+        let ended = tokio::spawn(service.run(shutdown.clone()));
+        Self { dispatcher, store, gate, shutdown, ended, _folder: folder }
+    }
+
+    pub fn spec(name: &str, json: &str, attempts: i64) -> TaskSpec {
+        let parts = RetryPolicyParts {
+            max_attempts: Some(attempts),
+            initial_backoff: Some(Duration::from_millis(20)),
+            ..Default::default()
+        };
+        TaskSpec {
+            id: SystemIds.task_id(),
+            name: name.parse().expect("a name"),
+            queue: QueueName::default_queue(),
+            priority: Priority::default(),
+            payload: Payload::json(json.to_owned(), &Limits::default()).expect("JSON"),
+            tags: Vec::new(),
+            metadata: BTreeMap::new(),
+            run_at: None,
+            expires_at: None,
+            timeout: None,
+            deadline: None,
+            retry: RetryPolicy::new(parts).expect("a policy"),
+            idempotency: None,
+            fairness_key: None,
+        }
+    }
+
+    /// Commits a task as submission does, without handing it to anybody.
+    pub async fn submit(&self, spec: TaskSpec) -> TaskId {
+        let (id, now) = (spec.id, SystemClock.now());
+        let task = NewTask { digest: spec.digest(), id_chosen: false, created_at: now, set_aside: None, spec };
+        let unit = SubmitUnit { tasks: vec![task], request: None };
+        let outcomes = self.store.store.submit(vec![unit], SystemIds.handoff_id(), now).await.expect("a commit");
+        assert!(matches!(outcomes.as_slice(), [UnitOutcome::Accepted(_)]), "{outcomes:?}");
+        id
+    }
+
+    /// Submits and grants a task.
+    pub async fn run(&self, name: &str, json: &str, attempts: i64) -> TaskId {
+        let id = self.submit(Self::spec(name, json, attempts)).await;
+        self.dispatcher.grant(id, 1);
+        id
+    }
+
+    pub async fn record(&self, id: TaskId) -> TaskRecord {
+        let found = self.store.store.get(&[id], View::Full).await.expect("an answer");
+        found.into_iter().next().flatten().expect("a task")
+    }
+
+    pub async fn wait_state(&self, id: TaskId, state: TaskState) -> TaskRecord {
+        let what = format!("task {id} to be {state}");
+        let found = wait_for(&what, PATIENCE, async || {
+            let record = self.record(id).await;
+            (record.state == state).then_some(record)
+        });
+        match found.await {
+            Ok(record) => record,
+            Err(error) => panic!("{error}: {:?}", self.record(id).await),
+        }
+    }
+
+    /// Waits until `holds` of what the dispatcher heard.
+    pub async fn wait_heard(&self, what: &str, holds: impl Fn(&dispatcher::Heard) -> bool) {
+        wait_for(what, PATIENCE, async || holds(&self.dispatcher.heard()).then_some(())).await.expect("heard");
+    }
+
+    /// Waits for the settles of a task, in short.
+    pub async fn settles(&self, id: TaskId, count: usize) -> Vec<String> {
+        let of = |settle: &&oxcart_proto::pb::dispatcher::v1::Settle| {
+            settle.lease.as_ref().is_some_and(|key| key.task_id == id.to_string())
+        };
+        self.wait_heard("settles", |heard| heard.settles.iter().filter(of).count() >= count).await;
+        self.dispatcher.heard().settles.iter().filter(of).map(outcome).collect()
+    }
+
+    /// Ends the worker.
+    pub async fn stop(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(PATIENCE, self.ended).await.expect("in time").expect("no panic").expect("no error");
+    }
+}
