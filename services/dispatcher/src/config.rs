@@ -1,0 +1,85 @@
+//! Settings of the dispatcher.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Settings of the dispatcher. Durations are written like `10s` or `250ms`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Name of the deployment, as the queue engine has it: journal cursors of another one are refused.
+    pub deployment: String,
+    /// Life of a claim until its start is confirmed.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub claim_ttl: Duration,
+    /// Life of a lease.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub lease_ttl: Duration,
+    /// Heartbeats are due this often.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub heartbeat_interval: Duration,
+    /// A session that sends or reads nothing for this long is dropped.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub session_timeout: Duration,
+    /// Sessions of this replica at most; 1 or more.
+    pub max_sessions: usize,
+    /// Leases that one session may hold at once at most; larger windows are cut to it.
+    pub max_slots: u32,
+    /// Queues that one window may name.
+    pub max_queues_per_session: usize,
+    /// Messages that may wait for a session to read them.
+    pub session_buffer: usize,
+    /// Queue partitions that this replica keeps moving at most.
+    pub max_partitions: usize,
+    /// Calls of one kind that may wait for one partition.
+    pub max_waiting_calls: usize,
+    /// While there is free room, a partition is asked again after this long even when nothing was announced.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub grant_poll: Duration,
+    /// Due entries and expired leases are looked at this often when no timer says sooner.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub tick_period: Duration,
+    /// The engine's list of partitions is read this often.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub discovery_period: Duration,
+    /// After an outage of the engine longer than this, expired leases are left alone for one lease, so that holders come first.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub outage_threshold: Duration,
+    /// Readers of the journal at most.
+    pub max_journal_readers: usize,
+    /// The journal is read this often even when nothing was announced.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub journal_poll: Duration,
+    /// A journal stream that has nothing to say sends a sign of life this often.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub journal_progress: Duration,
+    /// Entries that a partition holds at most, as the engine has it: told by `GetQueueInfo`.
+    pub window: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            deployment: "oxcart".to_owned(),
+            claim_ttl: Duration::from_secs(10),
+            lease_ttl: Duration::from_secs(30),
+            heartbeat_interval: Duration::from_secs(10),
+            session_timeout: Duration::from_secs(15),
+            max_sessions: 1000,
+            max_slots: 10_000,
+            max_queues_per_session: 100,
+            session_buffer: 64,
+            max_partitions: 1000,
+            max_waiting_calls: 1024,
+            grant_poll: Duration::from_millis(250),
+            tick_period: Duration::from_secs(1),
+            discovery_period: Duration::from_secs(5),
+            outage_threshold: Duration::from_secs(5),
+            max_journal_readers: 64,
+            journal_poll: Duration::from_millis(500),
+            journal_progress: Duration::from_secs(15),
+            window: 100_000,
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! The contracts: one file per service. Decode, call, encode.
+
+pub(crate) mod decode;
+pub(crate) mod dispatcher;
+pub(crate) mod session;
