@@ -22,9 +22,6 @@ use crate::{
 const ROUNDS: usize = 4;
 /// Delay of a grant that is given back because something is in motion.
 const PAUSE: Duration = Duration::from_secs(1);
-/// A start that took longer than this is looked at again before the handler is entered: by then somebody else may have
-/// taken the run for silent.
-const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// A grant on its way to a start.
 struct Claim {
@@ -208,7 +205,8 @@ impl Batch {
             pauses.wait().await;
         };
         self.core.store_works();
-        let late = sent.elapsed() > LOOK_AGAIN;
+        // Half of a claim, 5 s by default: by now somebody else may have been granted the run.
+        let late = sent.elapsed() > self.core.settings().claim_ttl / 2;
         let (mut started, mut again, mut silent) = (Vec::new(), Vec::new(), Vec::new());
         for (mut claim, outcome) in claims.into_iter().zip(outcomes) {
             match outcome {

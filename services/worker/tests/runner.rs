@@ -1,10 +1,11 @@
 //! The worker on the real store, with a scripted dispatcher: what becomes of tasks, and of every kind of trouble.
 
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
+#![expect(unreachable_pub, reason = "the modules of a test are its own")]
 
 mod support;
 
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use oxcart_proto::pb::{
     common::v1::LeaseKey,
@@ -233,6 +234,37 @@ async fn a_run_that_somebody_took_over_is_stopped_and_writes_nothing() {
     let record = store.store.get(&[id], oxcart_store::model::View::Full).await.expect("an answer").remove(0).expect("a task");
     assert_eq!(ends(&record), [EndKind::Lost]);
     assert_eq!(dispatcher.heard().settles, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_took_long_is_looked_at_again_before_the_handler_is_entered() {
+    let rig = Rig::start().await;
+    let long = Duration::from_millis(2100);
+    // Taken over meanwhile: not entered at all. Still this worker's, and too late to begin: given back.
+    for taken_over in [true, false] {
+        rig.store.hold_starts(true);
+        let granted = std::time::Instant::now();
+        let id = rig.run("counts", "null", 1).await;
+        rig.wait_state(id, TaskState::Running).await;
+        if taken_over {
+            let (by, now) = (LeaseToken::from_bytes([97; 16]), SystemClock.now());
+            let take_over = TakeOver { task: id, run: Run::FIRST, by, silent_since: now + chrono::TimeDelta::seconds(60) };
+            rig.store.store.take_over(&[take_over], now).await.expect("an answer");
+        }
+        oxcart_testkit::wait_for("the claim to grow old", support::PATIENCE, async || (granted.elapsed() > long).then_some(()))
+            .await
+            .expect("time passes");
+        rig.store.hold_starts(false);
+        if taken_over {
+            assert_eq!(rig.settles(id, 1).await, ["dropped TASK_STATE_UNSPECIFIED"]);
+            assert_eq!(rig.entered.load(Ordering::SeqCst), 0);
+        } else {
+            let record = rig.wait_state(id, TaskState::Succeeded).await;
+            assert_eq!((ends(&record), record.head.attempts_used()), (vec![EndKind::Released, EndKind::Succeeded], 1));
+            assert_eq!(rig.entered.load(Ordering::SeqCst), 1);
+        }
+    }
+    rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,14 @@
 pub mod dispatcher;
 pub mod store;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use oxcart_sdk::{Handlers, TaskContext, TaskError, TaskResult};
 use oxcart_service::{Component as _, Metrics, ServiceError};
@@ -30,6 +37,8 @@ pub struct Rig {
     pub store: SwitchedStore,
     /// Lets the `gated` handler go on.
     pub gate: Arc<Notify>,
+    /// Times that the `counts` handler was entered.
+    pub entered: Arc<AtomicUsize>,
     pub shutdown: CancellationToken,
     pub ended: JoinHandle<Result<(), ServiceError>>,
     _folder: tempfile::TempDir,
@@ -40,7 +49,11 @@ pub fn config() -> Config {
 }
 
 /// `gated` waits for the rig; the others do what their names say.
-fn handlers(gate: Arc<Notify>) -> Handlers {
+fn handlers(gate: Arc<Notify>, entered: Arc<AtomicUsize>) -> Handlers {
+    let counts = move |_ctx: TaskContext, (): ()| {
+        entered.fetch_add(1, Ordering::SeqCst);
+        async { Ok(()) }
+    };
     let handlers = Handlers::new().handle_fn("gated", move |_ctx, (): ()| {
         let gate = Arc::clone(&gate);
         async move {
@@ -62,6 +75,7 @@ fn handlers(gate: Arc<Notify>) -> Handlers {
         }
     };
     handlers
+        .and_then(|h| h.handle_fn("counts", counts))
         .and_then(|h| h.handle_fn("panics", panics))
         .and_then(|h| h.handle_fn("releases", releases))
         .and_then(|h| h.handle_fn("steps", steps))
@@ -78,11 +92,11 @@ impl Rig {
         let store = SwitchedStore::open(folder.path()).await;
         let address = dispatcher.start().await;
         let channel = Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
-        let gate = Arc::new(Notify::new());
+        let (gate, entered) = (Arc::new(Notify::new()), Arc::default());
         let deps = Deps {
             store: Arc::new(store.clone()),
             dispatcher: channel,
-            handlers: handlers(Arc::clone(&gate)),
+            handlers: handlers(Arc::clone(&gate), Arc::clone(&entered)),
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
             metrics: Metrics::new(),
@@ -90,7 +104,7 @@ impl Rig {
         let service = Box::new(WorkerService::new(config, deps).expect("a worker"));
         let shutdown = CancellationToken::new();
         let ended = tokio::spawn(service.run(shutdown.clone()));
-        Self { dispatcher, store, gate, shutdown, ended, _folder: folder }
+        Self { dispatcher, store, gate, entered, shutdown, ended, _folder: folder }
     }
 
     pub fn spec(name: &str, json: &str, attempts: i64) -> TaskSpec {

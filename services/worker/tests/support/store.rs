@@ -12,12 +12,14 @@ use async_trait::async_trait;
 use oxcart_store::{Store, StoreError, StoreOptions, model::*};
 use oxcart_types::{TaskId, Timestamp};
 use oxcart_worker::store::RunStore;
+use tokio::sync::watch;
 
 #[derive(Clone)]
 pub struct SwitchedStore {
     pub store: Store,
     down: Arc<AtomicBool>,
     lost_answers: Arc<AtomicUsize>,
+    held_starts: Arc<watch::Sender<bool>>,
 }
 
 impl SwitchedStore {
@@ -25,7 +27,12 @@ impl SwitchedStore {
         let url = format!("sqlite:{}", folder.join("oxcart.db").display());
         let options = StoreOptions { url, max_connections: 4, acquire_timeout: Duration::from_secs(5) };
         Store::migrate(&options).await.expect("a schema");
-        Self { store: Store::connect(options).await.expect("a store"), down: Arc::default(), lost_answers: Arc::default() }
+        Self {
+            store: Store::connect(options).await.expect("a store"),
+            down: Arc::default(),
+            lost_answers: Arc::default(),
+            held_starts: Arc::new(watch::Sender::new(false)),
+        }
     }
 
     pub fn set_down(&self, down: bool) {
@@ -35,6 +42,11 @@ impl SwitchedStore {
     /// The next starts and ends are carried out, and their answers lost.
     pub fn lose_answers(&self, count: usize) {
         self.lost_answers.store(count, Ordering::SeqCst);
+    }
+
+    /// Starts are carried out, and their answers held back until this is taken back.
+    pub fn hold_starts(&self, hold: bool) {
+        self.held_starts.send_replace(hold);
     }
 
     fn unless_lost<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -58,6 +70,7 @@ impl RunStore for SwitchedStore {
     }
     async fn start(&self, starts: &[Start], now: Timestamp) -> Result<Vec<StartOutcome>, StoreError> {
         let answer = RunStore::start(self.up()?, starts, now).await;
+        let _ = self.held_starts.subscribe().wait_for(|held| !held).await;
         self.unless_lost(answer)
     }
     async fn end(&self, ends: &[End], now: Timestamp) -> Result<Vec<EndOutcome>, StoreError> {
