@@ -42,7 +42,7 @@ impl Served {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
-        let task = tokio::spawn(async move { server.serve(listener, None, stop).await.expect("served and drained") });
+        let task = tokio::spawn(async move { Box::pin(server.serve(listener, None, stop)).await.expect("served and drained") });
         Self { channel: connector.channel(), shutdown, task }
     }
 
