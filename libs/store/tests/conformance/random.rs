@@ -60,7 +60,7 @@ impl Caller {
         for _ in 0..self.random.random_range(1..5) {
             let id = self.any();
             let known = self.store.runs(id, None, 100).await.expect("runs").expect("a task").len();
-            let number = if self.random.random_bool(0.8) { known + 1 } else { self.random.random_range(1..8) };
+            let number = if self.random.random_bool(0.8) { known + 1 } else { self.random.random_range(1..20) };
             wanted.push(start(id, u32::try_from(number).expect("a run")));
         }
         if self.random.random_bool(0.2) {
@@ -82,11 +82,15 @@ impl Caller {
 
     async fn end(&mut self) {
         let Some(start) = self.mine.choose(&mut self.random).copied() else { return };
-        let kinds = [EndKind::Succeeded, EndKind::Failed, EndKind::Retry, EndKind::Retry, EndKind::Released, EndKind::Released];
-        let kind = *kinds.choose(&mut self.random).expect("a kind");
-        let attempt = self.store.get(&[start.task], oxcart_store::View::Full).await.expect("get");
-        let runs = attempt[0].as_ref().expect("a task").runs.clone();
-        let Some(link) = runs.iter().find(|link| link.run == start.run) else { return };
+        // Mostly ends after which the chain goes on, so that chains grow long.
+        let kind = match self.random.random_range(0..20) {
+            0 => EndKind::Succeeded,
+            1 => EndKind::Failed,
+            2..12 => EndKind::Retry,
+            _ => EndKind::Released,
+        };
+        let runs = self.store.runs(start.task, start.run.previous(), 1).await.expect("runs").expect("a task");
+        let link = runs.first().expect("a run that was acknowledged");
         let mut end = end(start.task, start.run.get(), start.token, kind);
         end.attempts_used = if kind == EndKind::Released { link.attempt - 1 } else { link.attempt };
         let tries = if self.random.random_bool(0.3) { 2 } else { 1 };
@@ -112,7 +116,7 @@ impl Caller {
 
     async fn close(&mut self) {
         let id = self.any();
-        if self.random.random_bool(0.5) {
+        if self.random.random_bool(0.8) {
             return;
         }
         if let CloseOutcome::Closed(run) = self.store.close(&close(id, EndKind::Cancelled)).await.expect("close") {
@@ -122,7 +126,7 @@ impl Caller {
 
     async fn request_cancel(&mut self) {
         let id = self.any();
-        if self.random.random_bool(0.3) {
+        if self.random.random_bool(0.1) {
             self.store.request_cancel(id, &cancel()).await.expect("cancel");
         }
     }
