@@ -8,8 +8,9 @@ mod support;
 use std::{sync::atomic::Ordering, time::Duration};
 
 use oxcart_proto::pb::{
-    common::v1::LeaseKey,
+    common::v1::{LeaseKey, WorkerState},
     dispatcher::v1::{CancelNotice, open_session_response::Message},
+    worker::v1::{DrainWorkerRequest, GetWorkerRequest, ListRunningTasksRequest},
 };
 use oxcart_store::model::{Cancel, Start, StartOutcome, TakeOver, TakeOverOutcome};
 use oxcart_types::{Clock as _, EndKind, LeaseToken, Run, SystemClock, TaskState, WorkerId};
@@ -295,6 +296,40 @@ async fn a_drain_gives_back_what_runs_without_using_an_attempt() {
     }
     let heard = dispatcher.heard();
     assert_eq!((heard.slots, heard.settles.len(), heard.goodbyes), (0, 2, 1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_what_runs_and_drain_by_call() {
+    let rig = Rig::start().await;
+    let mut control = rig.control.clone();
+    let mut ids = Vec::new();
+    for _ in 0..3 {
+        let id = rig.run("sleep", r#"{"ms":60000}"#, 1).await;
+        rig.wait_state(id, TaskState::Running).await;
+        ids.push(id.to_string());
+    }
+    let first = ListRunningTasksRequest { page_size: 2, ..Default::default() };
+    let first = control.list_running_tasks(first).await.expect("a page").into_inner();
+    let second = ListRunningTasksRequest { page_size: 2, page_token: first.next_page_token };
+    let second = control.list_running_tasks(second).await.expect("a page").into_inner();
+    let listed: Vec<_> = first.tasks.into_iter().chain(second.tasks).map(|task| task.task_id).collect();
+    assert_eq!((listed, second.next_page_token.as_str()), (ids, ""));
+    for bad in [
+        ListRunningTasksRequest { page_size: -1, ..Default::default() },
+        ListRunningTasksRequest { page_token: "x".to_owned(), ..Default::default() },
+    ] {
+        assert_eq!(control.list_running_tasks(bad).await.expect_err("refused").code(), tonic::Code::InvalidArgument);
+    }
+    let timeout = Some(prost_types::Duration { seconds: -1, nanos: 0 });
+    let refused = control.drain_worker(DrainWorkerRequest { timeout, wait: true }).await.expect_err("refused");
+    assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    let timeout = Some(prost_types::Duration::default());
+    let drained = control.drain_worker(DrainWorkerRequest { timeout, wait: true }).await.expect("drained").into_inner();
+    assert_eq!(drained.released_count, 3);
+    let worker = control.get_worker(GetWorkerRequest {}).await.expect("a worker").into_inner();
+    assert_eq!(worker.worker.map(|worker| worker.state()), Some(WorkerState::Draining));
+    assert!(worker.handlers.iter().any(|handler| handler.task_name == "echo"));
+    rig.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use oxcart_proto::pb::worker::v1::worker_service_client::WorkerServiceClient;
 use oxcart_sdk::{Handlers, TaskContext, TaskError, TaskResult};
 use oxcart_service::{Component as _, Metrics, ServiceError};
 use oxcart_store::model::{NewTask, SubmitUnit, TaskRecord, UnitOutcome, View};
@@ -21,9 +22,13 @@ use oxcart_types::{
     TaskState, retry::RetryPolicyParts,
 };
 use oxcart_worker::{Config, Deps, WorkerService};
-use tokio::{sync::Notify, task::JoinHandle};
+use tokio::{net::TcpListener, sync::Notify, task::JoinHandle};
+use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::Endpoint;
+use tonic::{
+    service::RoutesBuilder,
+    transport::{Channel, Endpoint, Server},
+};
 
 use self::{
     dispatcher::{Dispatcher, outcome},
@@ -39,6 +44,8 @@ pub struct Rig {
     pub gate: Arc<Notify>,
     /// Times that the `counts` handler was entered.
     pub entered: Arc<AtomicUsize>,
+    /// The worker's own RPCs.
+    pub control: WorkerServiceClient<Channel>,
     pub shutdown: CancellationToken,
     pub ended: JoinHandle<Result<(), ServiceError>>,
     _folder: tempfile::TempDir,
@@ -82,6 +89,16 @@ fn handlers(gate: Arc<Notify>, entered: Arc<AtomicUsize>) -> Handlers {
         .expect("names")
 }
 
+async fn control(service: &WorkerService) -> WorkerServiceClient<Channel> {
+    let mut routes = RoutesBuilder::default();
+    service.register(&mut routes);
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(Server::builder().add_routes(routes.routes()).serve_with_incoming(TcpListenerStream::new(listener)));
+    let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
+    WorkerServiceClient::new(endpoint.connect_lazy())
+}
+
 impl Rig {
     pub async fn start() -> Self {
         Self::start_with(config(), Dispatcher::default()).await
@@ -102,9 +119,10 @@ impl Rig {
             metrics: Metrics::new(),
         };
         let service = Box::new(WorkerService::new(config, deps).expect("a worker"));
+        let control = control(&service).await;
         let shutdown = CancellationToken::new();
         let ended = tokio::spawn(service.run(shutdown.clone()));
-        Self { dispatcher, store, gate, entered, shutdown, ended, _folder: folder }
+        Self { dispatcher, store, gate, entered, control, shutdown, ended, _folder: folder }
     }
 
     pub fn spec(name: &str, json: &str, attempts: i64) -> TaskSpec {
