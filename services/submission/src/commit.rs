@@ -1,0 +1,163 @@
+//! Group commit: what arrives while a commit is in flight is committed together.
+//!
+//! Unlike [`oxcart_service::coalesce::Batcher`] it counts tasks, not calls: one call brings up to 1000.
+
+use std::sync::Arc;
+
+use oxcart_store::{Accepted, Entry, NewTask, Store, StoreError, SubmitUnit, UnitOutcome};
+use oxcart_types::{Clock, IdSource, Run};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::{
+    config::Config,
+    error::Error,
+    handoff::{Handoff, Handoffs},
+    metrics::Meters,
+};
+
+/// Calls that may wait, whatever their size.
+const WAITING_CALLS: usize = 10_000;
+
+type Answer = Result<UnitOutcome, Arc<StoreError>>;
+
+struct Item {
+    unit: SubmitUnit,
+    answer: oneshot::Sender<Answer>,
+    /// Held until the answer: bounds the tasks in memory.
+    _room: OwnedSemaphorePermit,
+}
+
+/// The committer. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Committer {
+    sender: mpsc::Sender<Item>,
+    room: Arc<Semaphore>,
+    handoffs: Handoffs,
+    unconfirmed_tasks: usize,
+}
+
+/// What a lane needs.
+#[derive(Clone)]
+pub(crate) struct CommitDeps {
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ids: Arc<dyn IdSource>,
+    pub(crate) handoffs: Handoffs,
+    pub(crate) meters: Meters,
+}
+
+impl Committer {
+    pub(crate) fn spawn(config: &Config, deps: CommitDeps) -> Self {
+        let (sender, receiver) = mpsc::channel(WAITING_CALLS);
+        let handoffs = deps.handoffs.clone();
+        tokio::spawn(run(receiver, config.commit_lanes.max(1), config.commit_tasks.max(1), deps));
+        let room = Arc::new(Semaphore::new(config.waiting_tasks.max(oxcart_types::Limits::BATCH_ITEMS)));
+        Self { sender, room, handoffs, unconfirmed_tasks: config.unconfirmed_tasks }
+    }
+
+    /// Commits a unit; the answer comes after the commit. Dropping the future before that may or may not undo the call, as with
+    /// any answer that is lost.
+    pub(crate) async fn commit(&self, unit: SubmitUnit) -> Result<Vec<Accepted>, Error> {
+        if self.handoffs.unconfirmed() >= self.unconfirmed_tasks {
+            return Err(Error::Unconfirmed);
+        }
+        let tasks = u32::try_from(unit.tasks.len()).map_err(|_| Error::Busy)?;
+        let room = Arc::clone(&self.room).try_acquire_many_owned(tasks).map_err(|_| Error::Busy)?;
+        let (answer, answered) = oneshot::channel();
+        self.sender.try_send(Item { unit, answer, _room: room }).map_err(|_| Error::Busy)?;
+        match answered.await.map_err(|_| Error::Unanswered)?? {
+            UnitOutcome::Accepted(accepted) => Ok(accepted),
+            UnitOutcome::Refused(conflict) => Err(Error::Conflict(conflict)),
+        }
+    }
+}
+
+async fn run(mut receiver: mpsc::Receiver<Item>, lanes: usize, max_tasks: usize, deps: CommitDeps) {
+    let lanes = Arc::new(Semaphore::new(lanes));
+    let mut carried: Option<Item> = None;
+    // The lane comes before the calls: what arrives while all lanes are taken joins the batch.
+    while let Ok(lane) = Arc::clone(&lanes).acquire_owned().await {
+        let first = match carried.take() {
+            Some(item) => item,
+            None => match receiver.recv().await {
+                Some(item) => item,
+                None => return,
+            },
+        };
+        let mut tasks = first.unit.tasks.len();
+        let mut items = vec![first];
+        while let Ok(item) = receiver.try_recv() {
+            tasks += item.unit.tasks.len();
+            if tasks > max_tasks {
+                carried = Some(item);
+                break;
+            }
+            items.push(item);
+        }
+        let deps = deps.clone();
+        // A task of its own: a panic costs this batch its answers and nothing else.
+        tokio::spawn(async move {
+            commit(items, &deps).await;
+            drop(lane);
+        });
+    }
+}
+
+/// What is handed off of a task once it is committed.
+fn entry(task: &NewTask) -> Option<Entry> {
+    let spec = &task.spec;
+    task.set_aside.is_none().then(|| Entry {
+        task: spec.id,
+        run: Run::FIRST,
+        queue: spec.queue.clone(),
+        priority: spec.priority,
+        fairness_key: spec.fairness_key.clone(),
+        due_at: spec.run_at,
+    })
+}
+
+async fn commit(mut items: Vec<Item>, deps: &CommitDeps) {
+    // A caller that has gone away while its call waited does not want it done any more.
+    items.retain(|item| !item.answer.is_closed());
+    if items.is_empty() {
+        return;
+    }
+    let (handoff, now) = (deps.ids.handoff_id(), deps.clock.now());
+    let entries: Vec<Vec<Option<Entry>>> = items.iter().map(|item| item.unit.tasks.iter().map(entry).collect()).collect();
+    let (units, rest): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.unit, (item.answer, item._room))).unzip();
+    match deps.store.submit(units, handoff, now).await {
+        Ok(outcomes) => {
+            let new = new_entries(entries, &outcomes);
+            deps.meters.commits.inc();
+            for ((answer, _room), outcome) in rest.into_iter().zip(outcomes) {
+                if let UnitOutcome::Accepted(accepted) = &outcome {
+                    deps.meters.committed.inc_by(accepted.iter().filter(|task| !task.deduplicated).count() as u64);
+                }
+                // The caller may have gone away meanwhile: the task is committed all the same.
+                let _ = answer.send(Ok(outcome));
+            }
+            // Without new entries there may still be an outbox row, of a try whose answer was lost: that is for the sweeper.
+            if !new.is_empty() {
+                deps.handoffs.push(Handoff { id: handoff, entries: new });
+            }
+        }
+        Err(error) => {
+            let error = Arc::new(error);
+            for (answer, _room) in rest {
+                let _ = answer.send(Err(Arc::clone(&error)));
+            }
+        }
+    }
+}
+
+fn new_entries(entries: Vec<Vec<Option<Entry>>>, outcomes: &[UnitOutcome]) -> Vec<Entry> {
+    let mut new = Vec::new();
+    for (entries, outcome) in entries.into_iter().zip(outcomes) {
+        if let UnitOutcome::Accepted(accepted) = outcome {
+            new.extend(
+                entries.into_iter().zip(accepted).filter(|(_, accepted)| !accepted.deduplicated).filter_map(|(entry, _)| entry),
+            );
+        }
+    }
+    new
+}

@@ -1,0 +1,164 @@
+//! Calls to the dispatcher: bounded in size and time.
+
+use std::{collections::HashSet, time::Duration};
+
+use oxcart_proto::{
+    convert::scalar,
+    pb::dispatcher::v1::{
+        EnqueueItem, EnqueueStatus, EnqueueTasksRequest, EntryKey, EntryPlace, FindMissingTasksRequest, GetQueueInfoRequest,
+        InspectTasksRequest, PartitionInfo, RemoveTasksRequest, StreamJournalRequest, StreamJournalResponse,
+        dispatcher_service_client::DispatcherServiceClient,
+    },
+};
+use oxcart_store::Entry;
+use oxcart_types::{Limits, QueueName, Run, TaskId, Timestamp};
+use tonic::{Status, Streaming, transport::Channel};
+
+/// Items of one `InspectTasks`.
+const INSPECT_ITEMS: usize = 100;
+
+/// Why the dispatcher gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DispatcherError {
+    #[error("the dispatcher refused or could not be reached: {0}")]
+    Status(#[from] Box<Status>),
+    #[error("the dispatcher did not answer within {0:?}")]
+    Timeout(Duration),
+}
+
+/// What became of an entry that was offered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Offered {
+    /// The dispatcher has this run or a newer one.
+    Taken,
+    /// The window of its queue is full.
+    NoRoom,
+    /// Not known: offer it again.
+    TryAgain,
+}
+
+impl Offered {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Taken => "taken",
+            Self::NoRoom => "no_room",
+            Self::TryAgain => "try_again",
+        }
+    }
+
+    fn read(status: i32) -> Self {
+        match EnqueueStatus::try_from(status) {
+            Ok(EnqueueStatus::Created | EnqueueStatus::Exists | EnqueueStatus::Older | EnqueueStatus::Superseded) => Self::Taken,
+            Ok(EnqueueStatus::WindowFull) => Self::NoRoom,
+            Ok(EnqueueStatus::TryAgain | EnqueueStatus::Unspecified) | Err(_) => Self::TryAgain,
+        }
+    }
+}
+
+/// What the dispatcher has of some tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Missing {
+    /// Not there.
+    pub(crate) missing: HashSet<TaskId>,
+    /// Nothing is known about these.
+    pub(crate) unknown: HashSet<TaskId>,
+}
+
+/// The dispatcher, as this service uses it.
+#[derive(Clone)]
+pub(crate) struct Dispatcher {
+    client: DispatcherServiceClient<Channel>,
+    timeout: Duration,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(channel: Channel, timeout: Duration) -> Self {
+        let client = DispatcherServiceClient::new(channel).max_decoding_message_size(4 * Limits::MESSAGE_BYTES);
+        Self { client, timeout }
+    }
+
+    /// Offers entries; the answers are in order. At most 1000.
+    pub(crate) async fn enqueue(&self, entries: &[Entry], now: Timestamp) -> Result<Vec<Offered>, DispatcherError> {
+        let items = entries.iter().map(|entry| item(entry, now)).collect();
+        let mut client = self.client.clone();
+        let answer = self.within(client.enqueue_tasks(EnqueueTasksRequest { items })).await?;
+        let mut offered: Vec<_> = answer.statuses.into_iter().map(Offered::read).collect();
+        // An answer that is short says nothing about the rest.
+        offered.resize(entries.len(), Offered::TryAgain);
+        Ok(offered)
+    }
+
+    /// Takes an entry out; `notify` leaves a lease and tells its holder instead.
+    pub(crate) async fn remove(&self, entry: &Entry, run: Run, notify: Option<(String, Duration)>) -> Result<(), DispatcherError> {
+        let keys = vec![EntryKey { run: scalar::to_run(run), ..key(entry) }];
+        let notify_holder = notify.is_some();
+        let (reason, grace) = notify.unwrap_or_default();
+        let request = RemoveTasksRequest { keys, notify_holder, reason, grace_period: Some(scalar::to_duration(grace)) };
+        let mut client = self.client.clone();
+        self.within(client.remove_tasks(request)).await.map(drop)
+    }
+
+    /// Says which of at most 1000 entries are not there.
+    pub(crate) async fn find_missing<'a>(&self, entries: impl Iterator<Item = &'a Entry>) -> Result<Missing, DispatcherError> {
+        let keys: Vec<_> = entries.map(key).collect();
+        if keys.is_empty() {
+            return Ok(Missing::default());
+        }
+        let mut client = self.client.clone();
+        let answer = self.within(client.find_missing_tasks(FindMissingTasksRequest { keys })).await?;
+        Ok(Missing { missing: ids(&answer.missing_task_ids), unknown: ids(&answer.unknown_task_ids) })
+    }
+
+    /// Says which of the entries are quarantined.
+    pub(crate) async fn quarantined(&self, entries: &[&Entry]) -> Result<HashSet<TaskId>, DispatcherError> {
+        let mut found = HashSet::new();
+        for entries in entries.chunks(INSPECT_ITEMS) {
+            let keys = entries.iter().map(|entry| key(entry)).collect();
+            let mut client = self.client.clone();
+            let answer = self.within(client.inspect_tasks(InspectTasksRequest { keys })).await?;
+            let quarantined = answer.entries.into_iter().filter(|entry| entry.place() == EntryPlace::Quarantined);
+            found.extend(quarantined.filter_map(|entry| entry.key?.task_id.parse::<TaskId>().ok()));
+        }
+        Ok(found)
+    }
+
+    /// Reads the partitions of some queues; of all when none is named.
+    pub(crate) async fn partitions(&self, queues: &[QueueName]) -> Result<Vec<PartitionInfo>, DispatcherError> {
+        let queues = queues.iter().map(|queue| queue.as_str().to_owned()).collect();
+        let mut client = self.client.clone();
+        Ok(self.within(client.get_queue_info(GetQueueInfoRequest { queues })).await?.partitions)
+    }
+
+    /// Opens the journal.
+    pub(crate) async fn journal(&self, after_cursor: String) -> Result<Streaming<StreamJournalResponse>, DispatcherError> {
+        let request = StreamJournalRequest { after_cursor, from_oldest: false, queues: Vec::new() };
+        let mut client = self.client.clone();
+        self.within(client.stream_journal(request)).await
+    }
+
+    async fn within<T>(&self, call: impl Future<Output = Result<tonic::Response<T>, Status>>) -> Result<T, DispatcherError> {
+        match tokio::time::timeout(self.timeout, call).await {
+            Ok(answer) => Ok(answer.map_err(Box::new)?.into_inner()),
+            Err(_) => Err(DispatcherError::Timeout(self.timeout)),
+        }
+    }
+}
+
+fn key(entry: &Entry) -> EntryKey {
+    EntryKey {
+        task_id: entry.task.to_string(),
+        run: scalar::to_run(entry.run),
+        queue: entry.queue.as_str().to_owned(),
+        priority: i32::from(entry.priority.get()),
+        fairness_key: entry.fairness_key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
+    }
+}
+
+fn item(entry: &Entry, now: Timestamp) -> EnqueueItem {
+    let delay = entry.due_at.and_then(|due| due.signed_duration_since(now).to_std().ok()).filter(|delay| !delay.is_zero());
+    EnqueueItem { key: Some(key(entry)), delay: delay.map(scalar::to_duration) }
+}
+
+fn ids(texts: &[String]) -> HashSet<TaskId> {
+    texts.iter().filter_map(|text| text.parse().ok()).collect()
+}

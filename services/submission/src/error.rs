@@ -1,0 +1,136 @@
+//! What can go wrong, and the one place that says it on the wire.
+
+use std::time::Duration;
+
+use oxcart_service::status::{self, reason};
+use oxcart_store::{Conflict, StoreError};
+use oxcart_types::{EndKind, RequestId, TaskId, Violations};
+use tonic::Status;
+
+const SOON: Duration = Duration::from_millis(500);
+const LATER: Duration = Duration::from_secs(2);
+/// Violations in one answer: details travel in HTTP/2 trailers, which clients take up to 16 KiB.
+const SHOWN_VIOLATIONS: usize = 24;
+
+/// An idempotency key is held by another task.
+const IDEMPOTENCY_KEY_TAKEN: &str = "IDEMPOTENCY_KEY_TAKEN";
+/// The task has ended.
+const TASK_FINISHED: &str = "TASK_FINISHED";
+/// The task has not ended.
+const TASK_NOT_FINISHED: &str = "TASK_NOT_FINISHED";
+/// Too much is waiting.
+const OVERLOADED: &str = "OVERLOADED";
+
+/// Why a call was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("{0}")]
+    Invalid(#[from] Violations),
+    #[error("the request conflicts with what is stored")]
+    Conflict(Conflict),
+    #[error("task {0} does not exist")]
+    NoTask(TaskId),
+    #[error("task {0} has a run that is open")]
+    Running(TaskId),
+    #[error("task {0} has ended as {1}")]
+    Finished(TaskId, EndKind),
+    #[error("task {0} has not ended")]
+    NotFinished(TaskId),
+    #[error("task {0} has changed since it was read")]
+    Changed(TaskId),
+    #[error("too much is waiting")]
+    Busy,
+    #[error("too many calls wait for tasks")]
+    TooManyWaiters,
+    #[error("the dispatcher has not confirmed what was submitted before")]
+    Unconfirmed,
+    #[error("the outcome of the commit is unknown")]
+    Unanswered,
+    #[error("shutting down")]
+    ShuttingDown,
+    #[error("the task has not ended in time")]
+    Deadline,
+    #[error(transparent)]
+    Store(#[from] std::sync::Arc<StoreError>),
+    #[error("a step of the service broke off")]
+    Broken(#[from] tokio::task::JoinError),
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        Self::Store(std::sync::Arc::new(error))
+    }
+}
+
+impl From<Error> for Status {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::Invalid(violations) => status::invalid_argument(&shown(violations)),
+            Error::Conflict(conflict) => conflicting(conflict),
+            Error::NoTask(id) => status::not_found(reason::TASK_NOT_FOUND, "task", id.to_string()),
+            Error::Running(id) => status::failed_precondition(reason::TASK_RUNNING, id.to_string(), text),
+            Error::Finished(id, _) => status::failed_precondition(TASK_FINISHED, id.to_string(), text),
+            Error::NotFinished(id) => status::failed_precondition(TASK_NOT_FINISHED, id.to_string(), text),
+            Error::Changed(_) => status::aborted(reason::ETAG_MISMATCH, text),
+            Error::Busy => status::resource_exhausted(OVERLOADED, text, SOON),
+            Error::TooManyWaiters => status::resource_exhausted(reason::TOO_MANY_WATCHERS, text, LATER),
+            Error::Unconfirmed => status::unavailable(reason::DISPATCHER_UNAVAILABLE, text, LATER),
+            Error::Unanswered => status::unavailable(reason::STORE_UNAVAILABLE, text, SOON),
+            Error::ShuttingDown => status::unavailable(reason::SHUTTING_DOWN, text, SOON),
+            Error::Deadline => status::deadline_exceeded(text),
+            Error::Store(error) => store(&error),
+            Error::Broken(error) => status::internal(&error),
+        }
+    }
+}
+
+fn store(error: &StoreError) -> Status {
+    match error {
+        StoreError::Unavailable(_) => {
+            tracing::warn!(error = status::chain(error), "SQL is unavailable");
+            status::unavailable(reason::STORE_UNAVAILABLE, "the database is unavailable", LATER)
+        }
+        StoreError::Busy => status::resource_exhausted(OVERLOADED, error.to_string(), SOON),
+        StoreError::Schema { .. } | StoreError::Corrupt(_) | StoreError::Refused(_) | StoreError::Configuration(_) => {
+            status::internal(error)
+        }
+    }
+}
+
+fn conflicting(conflict: Conflict) -> Status {
+    match conflict {
+        Conflict::TaskIdTaken { index, id } => status::already_exists(
+            reason::TASK_ID_TAKEN,
+            "task",
+            id.to_string(),
+            format!("tasks[{index}]: the id {id} belongs to a task with another body"),
+        ),
+        Conflict::KeyTaken { index, key, holder } => status::already_exists(
+            IDEMPOTENCY_KEY_TAKEN,
+            "task",
+            holder.to_string(),
+            format!("tasks[{index}]: the idempotency key {key:?} belongs to task {holder}"),
+        ),
+        Conflict::RequestReused { request } => request_reused(request),
+    }
+}
+
+fn request_reused(request: RequestId) -> Status {
+    let description = format!("the request id {request} was used with another body");
+    status::already_exists(reason::REQUEST_ID_REUSED, "request", request.to_string(), description)
+}
+
+fn shown(violations: Violations) -> Violations {
+    let all = violations.as_slice();
+    if all.len() <= SHOWN_VIOLATIONS {
+        return violations;
+    }
+    let mut shown = Violations::new();
+    for v in &all[..SHOWN_VIOLATIONS] {
+        shown.add(v.field.clone(), v.reason, v.description.clone());
+    }
+    let rest = all.len() - SHOWN_VIOLATIONS;
+    shown.add("...", reason::FIELD_INVALID, format!("and {rest} more violations that do not fit into an answer"));
+    shown
+}

@@ -1,0 +1,95 @@
+//! The public API: decode, call, encode.
+
+mod control;
+mod deadline;
+mod execute;
+mod read;
+mod stream;
+mod submit;
+
+use std::{pin::Pin, sync::Arc};
+
+use oxcart_proto::pb::submission::v1::{self as pb, submission_service_server::SubmissionService};
+use oxcart_types::{TaskId, Violations};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{core::Core, error::Error};
+
+/// The gRPC service.
+pub(crate) struct Api(pub(crate) Arc<Core>);
+
+type Answers = Pin<Box<dyn Stream<Item = Result<pb::StreamSubmitTasksResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl SubmissionService for Api {
+    type StreamSubmitTasksStream = Answers;
+
+    async fn submit_task(&self, request: Request<pb::SubmitTaskRequest>) -> Result<Response<pb::SubmitTaskResponse>, Status> {
+        Ok(submit::one(&self.0, request.into_inner()).await.map(Response::new)?)
+    }
+
+    async fn batch_submit_tasks(
+        &self,
+        request: Request<pb::BatchSubmitTasksRequest>,
+    ) -> Result<Response<pb::BatchSubmitTasksResponse>, Status> {
+        Ok(submit::batch(&self.0, request.into_inner()).await.map(Response::new)?)
+    }
+
+    async fn stream_submit_tasks(
+        &self,
+        request: Request<Streaming<pb::StreamSubmitTasksRequest>>,
+    ) -> Result<Response<Answers>, Status> {
+        Ok(Response::new(stream::serve(Arc::clone(&self.0), request.into_inner())))
+    }
+
+    async fn execute_task(&self, request: Request<pb::ExecuteTaskRequest>) -> Result<Response<pb::ExecuteTaskResponse>, Status> {
+        let deadline = deadline::of_caller(request.metadata());
+        execute::execute(&self.0, request.into_inner(), deadline).await.map(Response::new)
+    }
+
+    async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::GetTaskResponse>, Status> {
+        Ok(read::one(&self.0, request.into_inner()).await.map(Response::new)?)
+    }
+
+    async fn batch_get_tasks(
+        &self,
+        request: Request<pb::BatchGetTasksRequest>,
+    ) -> Result<Response<pb::BatchGetTasksResponse>, Status> {
+        Ok(read::batch(&self.0, request.into_inner()).await.map(Response::new)?)
+    }
+
+    async fn wait_task(&self, request: Request<pb::WaitTaskRequest>) -> Result<Response<pb::WaitTaskResponse>, Status> {
+        let deadline = deadline::of_caller(request.metadata());
+        Ok(read::wait(&self.0, request.into_inner(), deadline).await.map(Response::new)?)
+    }
+
+    async fn update_task(&self, request: Request<pb::UpdateTaskRequest>) -> Result<Response<pb::UpdateTaskResponse>, Status> {
+        Ok(control::update(&self.0, request.into_inner()).await.map(Response::new)?)
+    }
+
+    async fn cancel_task(&self, request: Request<pb::CancelTaskRequest>) -> Result<Response<pb::CancelTaskResponse>, Status> {
+        Ok(control::cancel(&self.0, request.into_inner()).await.map(Response::new)?)
+    }
+
+    async fn delete_task(&self, request: Request<pb::DeleteTaskRequest>) -> Result<Response<pb::DeleteTaskResponse>, Status> {
+        Ok(control::delete(&self.0, request.into_inner()).await.map(Response::new)?)
+    }
+}
+
+/// Reads the id of a task that exists; those that were never made are not found later.
+fn task_id(bad: &mut Violations, text: &str) -> Option<TaskId> {
+    if text.is_empty() {
+        bad.take("task_id", Err(oxcart_types::violation::Invalid::required()))
+    } else {
+        bad.take("task_id", text.parse())
+    }
+}
+
+/// The value of a field that was noted as bad when it is missing.
+fn checked<T>(bad: Violations, value: Option<T>) -> Result<T, Error> {
+    match value {
+        Some(value) if bad.is_empty() => Ok(value),
+        _ => Err(Error::Invalid(bad)),
+    }
+}

@@ -1,0 +1,69 @@
+//! Names of the service's metrics, all under `oxcart_submission_`.
+
+use oxcart_service::Metrics;
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+
+/// Tasks committed. The exposition format adds `_total`.
+pub const COMMITTED_TASKS: &str = "committed_tasks";
+/// Commits to SQL; with [`COMMITTED_TASKS`] the mean size of a batch.
+pub const COMMITS: &str = "commits";
+/// Tasks offered to the dispatcher, by what became of them.
+pub const HANDOFFS: &str = "handoffs";
+/// Tasks committed here that the dispatcher has not confirmed.
+pub const UNCONFIRMED_TASKS: &str = "unconfirmed_tasks";
+/// What sweepers did to tasks, by sweeper and action.
+pub const SWEPT: &str = "swept_tasks";
+/// Resyncs begun because a queue partition was lost or rolled back.
+pub const RESYNCS: &str = "resyncs";
+/// Calls that wait for a task.
+pub const WAITERS: &str = "waiters";
+
+/// Label of [`HANDOFFS`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct HandoffLabels {
+    pub(crate) outcome: &'static str,
+}
+
+/// Labels of [`SWEPT`].
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct SweepLabels {
+    pub(crate) sweeper: &'static str,
+    pub(crate) action: &'static str,
+}
+
+/// The metrics of the service; clones share everything.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Meters {
+    pub(crate) committed: Counter,
+    pub(crate) commits: Counter,
+    pub(crate) handoffs: Family<HandoffLabels, Counter>,
+    pub(crate) unconfirmed: Gauge,
+    pub(crate) swept: Family<SweepLabels, Counter>,
+    pub(crate) resyncs: Counter,
+    pub(crate) waiters: Gauge,
+}
+
+impl Meters {
+    pub(crate) fn register(metrics: &Metrics) -> Self {
+        let meters = Self::default();
+        metrics.sub_registry("submission", |registry| {
+            registry.register(COMMITTED_TASKS, "Tasks committed", meters.committed.clone());
+            registry.register(COMMITS, "Commits to SQL", meters.commits.clone());
+            registry.register(HANDOFFS, "Tasks offered to the dispatcher", meters.handoffs.clone());
+            registry.register(UNCONFIRMED_TASKS, "Tasks not confirmed by the dispatcher", meters.unconfirmed.clone());
+            registry.register(SWEPT, "What sweepers did to tasks", meters.swept.clone());
+            registry.register(RESYNCS, "Resyncs begun", meters.resyncs.clone());
+            registry.register(WAITERS, "Calls that wait for a task", meters.waiters.clone());
+        });
+        meters
+    }
+
+    pub(crate) fn swept(&self, sweeper: &'static str, action: &'static str, tasks: usize) {
+        if tasks > 0 {
+            self.swept.get_or_create(&SweepLabels { sweeper, action }).inc_by(tasks as u64);
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! Putting the service together and running it.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use oxcart_proto::pb::submission::v1::submission_service_server::{SERVICE_NAME, SubmissionServiceServer};
+use oxcart_service::{Component, Metrics, NotReady, Readiness, ServiceError};
+use oxcart_store::Store;
+use oxcart_types::{Clock, IdSource, Limits};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tonic::{service::RoutesBuilder, transport::Channel};
+
+use crate::{
+    commit::{CommitDeps, Committer},
+    config::Config,
+    core::Core,
+    dispatcher::Dispatcher,
+    grpc::Api,
+    handoff::Handoffs,
+    metrics::Meters,
+    reader::Reader,
+    sweep,
+    wait::Waiters,
+};
+
+/// What the service stands on.
+pub struct Deps {
+    /// SQL.
+    pub store: Store,
+    /// The dispatcher.
+    pub dispatcher: Channel,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Ids and tokens.
+    pub ids: Arc<dyn IdSource>,
+    /// The metrics of the process.
+    pub metrics: Metrics,
+}
+
+/// The submission service.
+pub struct Submission {
+    core: Arc<Core>,
+    metrics: Metrics,
+}
+
+impl Submission {
+    /// Puts the service together. Must be called within a runtime: the loops of its batches begin.
+    #[must_use]
+    pub fn new(config: Config, deps: Deps) -> Self {
+        let Deps { store, dispatcher, clock, ids, metrics } = deps;
+        let meters = Meters::register(&metrics);
+        let dispatcher = Dispatcher::new(dispatcher, config.dispatcher_timeout);
+        let handoffs = Handoffs::spawn(&config, store.clone(), dispatcher.clone(), Arc::clone(&clock), meters.clone());
+        let commits = CommitDeps {
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            ids: Arc::clone(&ids),
+            handoffs: handoffs.clone(),
+            meters: meters.clone(),
+        };
+        let core = Core {
+            limits: config.limits(),
+            committer: Committer::spawn(&config, commits),
+            reader: Reader::spawn(&store, config.waiters.max(1)),
+            waiters: Waiters::new(config.waiters, meters.clone()),
+            tracker: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            config,
+            store,
+            dispatcher,
+            clock,
+            ids,
+            meters,
+            handoffs,
+        };
+        Self { core: Arc::new(core), metrics }
+    }
+}
+
+struct StoreReadiness(Store);
+
+#[async_trait]
+impl Readiness for StoreReadiness {
+    async fn check(&self) -> Result<(), NotReady> {
+        // Not the dispatcher: without it tasks are accepted all the same.
+        self.0.ping().await.map_err(|error| NotReady(error.to_string()))
+    }
+}
+
+#[async_trait]
+impl Component for Submission {
+    fn name(&self) -> &'static str {
+        "submission"
+    }
+
+    fn grpc_services(&self) -> &'static [&'static str] {
+        &[SERVICE_NAME]
+    }
+
+    fn register(&self, routes: &mut RoutesBuilder) {
+        let api = Api(Arc::clone(&self.core));
+        routes.add_service(SubmissionServiceServer::new(api).max_decoding_message_size(Limits::MESSAGE_BYTES));
+    }
+
+    fn readiness(&self) -> Arc<dyn Readiness> {
+        Arc::new(StoreReadiness(self.core.store.clone()))
+    }
+
+    async fn run(self: Box<Self>, shutdown: CancellationToken) -> Result<(), ServiceError> {
+        let core = self.core;
+        let sweepers = TaskTracker::new();
+        sweep::spawn(&core, &sweepers, &shutdown, &self.metrics);
+        core.waiters.follow(&core.dispatcher, &shutdown).await;
+        // Waits and streams end; what they began is finished.
+        core.stopping.cancel();
+        sweepers.close();
+        sweepers.wait().await;
+        core.tracker.close();
+        core.tracker.wait().await;
+        core.handoffs.drain().await;
+        Ok(())
+    }
+}
