@@ -1,5 +1,7 @@
 //! The service as a whole, over gRPC: the real store, and a dispatcher that says what the test tells it.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "helpers of tests")]
+
 mod support;
 
 use oxcart_monitor::Config;
