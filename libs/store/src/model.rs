@@ -178,6 +178,8 @@ pub struct OpenTask {
 pub struct Walk {
     /// Open tasks found that no agenda row hides.
     pub open: Vec<OpenTask>,
+    /// The first task of the stretch that has not ended, hidden and young ones included: what a low-watermark may not pass.
+    pub first_open: Option<TaskId>,
     /// Walk on after this; `None` at the end.
     pub next_after: Option<TaskId>,
 }

@@ -19,13 +19,16 @@ pub(crate) async fn walk_open(conn: &mut Conn, after: Option<TaskId>, created_be
     let query = raw(sql).bind::<Binary, _>(after).bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX));
     let rows = query.load::<HeadRow>(conn).await?;
     let next_after = if rows.len() < limit { None } else { rows.last().map(HeadRow::id) };
-    let mut open = Vec::new();
+    let (mut open, mut first_open) = (Vec::new(), None);
     for row in rows {
         let head = row.decode()?;
         // Ids that callers choose do not follow the time of submission, so a young task does not end the walk.
+        if head.terminal().is_none() {
+            first_open.get_or_insert(head.task.entry.task);
+        }
         if head.terminal().is_none() && !head.is_kept() && head.created_at < created_before {
             open.push(head.task);
         }
     }
-    Ok(Walk { open, next_after })
+    Ok(Walk { open, first_open, next_after })
 }

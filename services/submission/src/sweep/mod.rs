@@ -1,11 +1,73 @@
-//! The sweepers: each looks at what is there and does what is missing. None has a state that it cannot lose.
+//! The sweepers: each looks at what is there and does what is missing. All are idempotent, and two owners at once are harmless.
 
-use std::sync::Arc;
+mod agenda;
+mod audit;
+mod decide;
+mod feeder;
+mod handoffs;
+mod keys;
+mod resync;
+mod watch;
 
-use oxcart_service::Metrics;
+use std::{sync::Arc, time::Duration};
+
+use oxcart_service::{
+    Metrics,
+    reconcile::{self, Progress, ReconcilerSpec},
+};
+use oxcart_store::StoreError;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::core::Core;
+use crate::{core::Core, dispatcher::DispatcherError};
+
+/// Why a pass failed; it is logged and repeated by the reconciler.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SweepError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Dispatcher(#[from] DispatcherError),
+    #[error("a stored cursor cannot be read")]
+    Cursor(#[from] serde_json::Error),
+    #[error("{0} hand-offs were not taken")]
+    NotTaken(usize),
+}
 
 /// Starts all sweepers.
-pub(crate) fn spawn(_core: &Arc<Core>, _tracker: &TaskTracker, _shutdown: &CancellationToken, _metrics: &Metrics) {}
+pub(crate) fn spawn(core: &Arc<Core>, tracker: &TaskTracker, shutdown: &CancellationToken, metrics: &Metrics) {
+    let sweeps = Sweeps { core, tracker, shutdown, metrics };
+    let config = &core.config.sweep;
+    sweeps.start("handoffs", config.handoff_period, (), |core, _| handoffs::pass(core));
+    sweeps.start("agenda", config.agenda_period, (), |core, _| agenda::pass(core));
+    sweeps.start("feeder", config.feeder_period, (), |core, _| feeder::pass(core));
+    sweeps.start("watch", config.watch_period, watch::Watch::default(), watch::pass);
+    sweeps.start("audit", config.audit_step_period, audit::Audit::default(), audit::pass);
+    sweeps.start("keys", config.keys_period, (), |core, _| keys::pass(core));
+}
+
+struct Sweeps<'a> {
+    core: &'a Arc<Core>,
+    tracker: &'a TaskTracker,
+    shutdown: &'a CancellationToken,
+    metrics: &'a Metrics,
+}
+
+impl Sweeps<'_> {
+    /// Starts a sweeper whose passes share a state that may be lost.
+    fn start<S, F, Fut>(&self, name: &'static str, period: Duration, state: S, pass: F)
+    where
+        S: Send + 'static,
+        F: Fn(Arc<Core>, StateGuard<S>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Progress, SweepError>> + Send + 'static,
+    {
+        let spec = ReconcilerSpec { name, period, wake: Arc::new(Notify::new()) };
+        let (core, state, pass) = (Arc::clone(self.core), Arc::new(Mutex::new(state)), Arc::new(pass));
+        reconcile::spawn(spec, self.tracker, self.shutdown.clone(), self.metrics, move || {
+            let (core, state, pass) = (Arc::clone(&core), Arc::clone(&state), Arc::clone(&pass));
+            async move { pass(core, state.lock_owned().await).await }
+        });
+    }
+}
+
+type StateGuard<S> = tokio::sync::OwnedMutexGuard<S>;

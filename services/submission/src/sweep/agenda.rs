@@ -1,0 +1,92 @@
+//! The agenda loop: rows that are due are visited.
+
+use std::{sync::Arc, time::Duration};
+
+use oxcart_service::reconcile::Progress;
+use oxcart_store::{AgendaRow, Close, Entry, OpenTask};
+use oxcart_types::{EndKind, Failure};
+
+use super::{
+    SweepError,
+    decide::{Action, visit},
+};
+use crate::{admission::add, core::Core, dispatcher::Offered, handoff::no_room};
+
+/// Rows of one pass.
+const ROWS: usize = 500;
+/// A claimed row comes back after this, when its visitor vanished.
+const CLAIM: Duration = Duration::from_secs(30);
+
+pub(super) async fn pass(core: Arc<Core>) -> Result<Progress, SweepError> {
+    let now = core.clock.now();
+    let visits = core.store.claim_agenda(now, add(now, CLAIM), ROWS).await?;
+    let count = visits.len();
+    let (mut clear, mut set, mut offers) = (Vec::new(), Vec::new(), Vec::new());
+    for claimed in visits {
+        let row = claimed.row;
+        let action = visit(&row, claimed.task.as_ref(), now, core.config.horizon);
+        core.meters.swept("agenda", action.as_str(), 1);
+        match (action, claimed.task) {
+            (Action::Enqueue, Some(task)) => offers.push((row, task.entry)),
+            (Action::Close(kind, failure), Some(task)) => {
+                close(&core, &task, kind, failure).await?;
+                clear.push(row);
+            }
+            (Action::Remind, Some(task)) => {
+                remind(&core, &task).await;
+                clear.push(row);
+            }
+            (Action::Rearm(at, why), _) => set.push(AgendaRow { at, why, ..row }),
+            (Action::Delete | Action::Enqueue | Action::Close(..) | Action::Remind, _) => clear.push(row),
+        }
+    }
+    // What was decided is written before a dispatcher that is down ends the pass.
+    write(&core, &clear, &set).await?;
+    offer(&core, offers).await?;
+    Ok(if count == ROWS { Progress::More } else { Progress::Idle })
+}
+
+/// Offers entries; their rows go, or become the feeder's. Those that were not answered come back after the claim.
+async fn offer(core: &Core, offers: Vec<(AgendaRow, Entry)>) -> Result<(), SweepError> {
+    if offers.is_empty() {
+        return Ok(());
+    }
+    let now = core.clock.now();
+    let (rows, entries): (Vec<_>, Vec<_>) = offers.into_iter().unzip();
+    let answers = core.dispatcher.enqueue(&entries, now).await?;
+    let (mut clear, mut set) = (Vec::new(), Vec::new());
+    for ((row, entry), offered) in rows.into_iter().zip(&entries).zip(answers) {
+        match offered {
+            Offered::Taken => clear.push(row),
+            Offered::NoRoom => set.push(no_room(entry, now)),
+            Offered::TryAgain => {}
+        }
+    }
+    write(core, &clear, &set).await
+}
+
+async fn write(core: &Core, clear: &[AgendaRow], set: &[AgendaRow]) -> Result<(), SweepError> {
+    if !set.is_empty() {
+        core.store.set_agenda(set).await?;
+    }
+    if !clear.is_empty() {
+        core.store.clear_agenda(clear).await?;
+    }
+    Ok(())
+}
+
+/// Closes the next slot of a task. Refused means that a run began or that it ended meanwhile: nothing to do then.
+pub(super) async fn close(core: &Core, task: &OpenTask, kind: EndKind, failure: Failure) -> Result<(), SweepError> {
+    let id = task.entry.task;
+    let close = Close { task: id, kind, by: core.ids.lease_token(), failure, at: core.clock.now() };
+    if let oxcart_store::CloseOutcome::Closed(run) = core.store.close(&close).await? {
+        core.remove(&task.entry, run, None).await;
+        core.waiters.changed(id);
+    }
+    Ok(())
+}
+
+async fn remind(core: &Core, task: &OpenTask) {
+    let reason = task.cancel.as_ref().map(|cancel| cancel.reason.clone()).unwrap_or_default();
+    core.remove(&task.entry, task.entry.run, Some((reason, Duration::ZERO))).await;
+}

@@ -1,0 +1,116 @@
+//! The incarnation watch: a queue partition that is new, gone or behind where it was has lost entries, and all that waits is
+//! offered again.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use oxcart_proto::pb::dispatcher::v1::PartitionInfo;
+use oxcart_service::reconcile::Progress;
+use oxcart_types::TaskId;
+use serde::{Deserialize, Serialize};
+
+use super::{StateGuard, SweepError, audit::low_watermark, decide::waits, resync::offer_missing};
+use crate::core::Core;
+
+/// Where the partitions as last seen are kept.
+const CURSOR: &str = "submission.partitions";
+
+/// A partition as last seen.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Seen {
+    incarnation: String,
+    seq: i64,
+}
+
+/// Partitions by queue and number.
+type Partitions = BTreeMap<String, Seen>;
+
+/// What the watch remembers between passes.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    seen: Option<Partitions>,
+    walk: Option<Resync>,
+}
+
+/// A resync under way.
+#[derive(Debug)]
+struct Resync {
+    after: Option<TaskId>,
+    /// Remembered when the walk is through: before that, a process that dies begins again.
+    then: Partitions,
+}
+
+pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Watch>) -> Result<Progress, SweepError> {
+    if state.walk.is_some() {
+        return step(&core, &mut state).await;
+    }
+    let seen = match state.seen.take() {
+        Some(seen) => seen,
+        None => core.store.cursor(CURSOR).await?.map_or(Ok(Partitions::new()), |text| serde_json::from_str(&text))?,
+    };
+    let found: Partitions = core.dispatcher.partitions(&[]).await?.into_iter().map(read).collect();
+    if lost(&seen, &found) {
+        core.meters.resyncs.inc();
+        tracing::warn!("a queue has lost entries; offering all that waits again");
+        state.seen = Some(seen);
+        state.walk = Some(Resync { after: low_watermark(&core).await?, then: found });
+        return Ok(Progress::More);
+    }
+    // Numbers of writes change all the time: only what would be missed after a restart is worth a write.
+    if found.iter().any(|(partition, now)| seen.get(partition).is_none_or(|before| before.incarnation != now.incarnation)) {
+        remember(&core, &found).await?;
+    }
+    state.seen = Some(found);
+    Ok(Progress::Idle)
+}
+
+fn read(partition: PartitionInfo) -> (String, Seen) {
+    (format!("{}:{}", partition.queue, partition.partition), Seen { incarnation: partition.incarnation, seq: partition.seq })
+}
+
+/// A partition that was never seen has lost nothing: what was before its first sight is the audit's.
+fn lost(seen: &Partitions, found: &Partitions) -> bool {
+    seen.iter().any(|(partition, before)| match found.get(partition) {
+        None => true,
+        Some(now) => now.incarnation != before.incarnation || now.seq < before.seq,
+    })
+}
+
+async fn step(core: &Core, state: &mut Watch) -> Result<Progress, SweepError> {
+    let Some(resync) = &mut state.walk else { return Ok(Progress::Idle) };
+    let walk = core.store.walk_open(resync.after, core.clock.now(), core.config.sweep.rows()).await?;
+    let waiting: Vec<_> = walk.open.iter().filter(|task| waits(task)).collect();
+    offer_missing(core, "resync", &waiting).await?;
+    if walk.next_after.is_some() {
+        resync.after = walk.next_after;
+        return Ok(Progress::More);
+    }
+    remember(core, &resync.then).await?;
+    state.seen = state.walk.take().map(|resync| resync.then);
+    Ok(Progress::Idle)
+}
+
+async fn remember(core: &Core, partitions: &Partitions) -> Result<(), SweepError> {
+    core.store.set_cursor(CURSOR, &serde_json::to_string(partitions)?).await?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn partitions(of: &[(&str, &str, i64)]) -> Partitions {
+        let seen = |(name, incarnation, seq): &(&str, &str, i64)| {
+            ((*name).to_owned(), Seen { incarnation: (*incarnation).to_owned(), seq: *seq })
+        };
+        of.iter().map(seen).collect()
+    }
+
+    #[test]
+    fn a_partition_that_is_new_behind_or_gone_has_lost_entries() {
+        let seen = partitions(&[("default:0", "a", 7)]);
+        assert!(!lost(&seen, &partitions(&[("default:0", "a", 7), ("other:0", "x", 1)])));
+        assert!(lost(&seen, &partitions(&[("default:0", "b", 9)])));
+        assert!(lost(&seen, &partitions(&[("default:0", "a", 6)])));
+        assert!(lost(&seen, &partitions(&[])));
+    }
+}
