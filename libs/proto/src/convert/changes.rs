@@ -37,7 +37,7 @@ pub fn update(new: Option<pb::TaskSpec>, mask: Option<prost_types::FieldMask>, n
                 });
             }
             "expires_at" => {
-                changes.expires_at = Some(new.expires_at.and_then(|at| values.take("expires_at", spec::future(at, now))))
+                changes.expires_at = Some(new.expires_at.and_then(|at| values.take("expires_at", spec::future(at, now))));
             }
             "timeout" => {
                 let max = oxcart_types::Limits::TIMEOUT;

@@ -58,7 +58,6 @@ async fn run(core: Arc<Core>, mut batches: Streaming<pb::StreamSubmitTasksReques
     }
 }
 
-#[expect(clippy::result_large_err, reason = "what the stream ends with")]
 fn in_sequence(last: &mut Option<i64>, sequence: i64) -> Result<(), Status> {
     if let Some(last) = *last
         && sequence <= last

@@ -1,0 +1,78 @@
+//! Whatever keeps a task from the dispatcher, it gets there.
+
+use std::time::Duration;
+
+use crate::support::{PATIENCE, config, echo, start};
+use oxcart_proto::pb::common::v1::{TaskState, WaitReason, task_spec::Start};
+use oxcart_testkit::wait_for;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_is_handed_off_and_confirmed() {
+    let system = start(config()).await;
+    let id = system.submit(echo()).await;
+    system.handed_off(&id).await;
+    system.reaches(&id, TaskState::Queued).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dispatcher_that_was_down_gets_everything() {
+    let system = start(config()).await;
+    system.dispatcher.state().down = true;
+    let id = system.submit(echo()).await;
+    let task = system.get(&id).await;
+    assert_eq!((task.state(), task.wait_reason()), (TaskState::Pending, WaitReason::Handoff));
+    system.dispatcher.state().down = false;
+    system.handed_off(&id).await;
+    system.reaches(&id, TaskState::Queued).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_finds_no_room_is_fed_later() {
+    let system = start(config()).await;
+    system.dispatcher.state().window_full = true;
+    let id = system.submit(echo()).await;
+    let waits = async || (system.get(&id).await.wait_reason() == WaitReason::Room).then_some(());
+    wait_for("the agenda", PATIENCE, waits).await.expect("in time");
+    system.dispatcher.state().window_full = false;
+    system.handed_off(&id).await;
+    system.reaches(&id, TaskState::Queued).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_queue_is_filled_again() {
+    let system = start(config()).await;
+    let id = system.submit(echo()).await;
+    system.reaches(&id, TaskState::Queued).await;
+    // The watch must have seen the first incarnation.
+    let seen = async || system.store.cursor("submission.partitions").await.expect("a cursor");
+    wait_for("the first look", PATIENCE, seen).await.expect("in time");
+    system.dispatcher.wipe();
+    system.handed_off(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_due_late_waits_in_sql_until_the_horizon() {
+    let system = start(oxcart_submission::Config { horizon: Duration::from_millis(500), ..config() }).await;
+    let delay = prost_types::Duration { seconds: 2, nanos: 0 };
+    let id = system.submit(oxcart_proto::pb::common::v1::TaskSpec { start: Some(Start::Delay(delay)), ..echo() }).await;
+    let task = system.get(&id).await;
+    assert_eq!((task.state(), task.wait_reason()), (TaskState::Pending, WaitReason::Time));
+    assert!(!system.dispatcher.has(&id));
+    system.handed_off(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_finds_what_nobody_knows_of_and_closes_what_expired() {
+    let mut config = config();
+    config.sweep.audit_rest = Duration::from_millis(50);
+    config.sweep.audit_min_age = Duration::ZERO;
+    let system = start(config).await;
+    let (lost, expires) = (system.submit(echo()).await, prost_types::Timestamp::default());
+    system.reaches(&lost, TaskState::Queued).await;
+    system.dispatcher.state().entries.clear();
+    system.handed_off(&lost).await;
+    let created = system.get(&lost).await.create_time.expect("a time");
+    let expires_at = Some(prost_types::Timestamp { seconds: created.seconds + 2, ..expires });
+    let late = system.submit(oxcart_proto::pb::common::v1::TaskSpec { expires_at, ..echo() }).await;
+    system.reaches(&late, TaskState::Expired).await;
+}

@@ -1,0 +1,124 @@
+//! A dispatcher with no Redis: a map, and switches for what can go wrong.
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use oxcart_proto::pb::dispatcher::v1::{
+    self as pb,
+    dispatcher_service_server::{DispatcherService, DispatcherServiceServer},
+};
+use tokio_stream::Stream;
+use tonic::{Request, Response, Status};
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) down: bool,
+    pub(crate) window_full: bool,
+    pub(crate) incarnation: u32,
+    pub(crate) entries: BTreeMap<String, pb::EntryKey>,
+    pub(crate) notified: Vec<String>,
+}
+
+#[derive(Clone, Default)]
+pub(crate) struct FakeDispatcher(Arc<Mutex<State>>);
+
+impl FakeDispatcher {
+    pub(crate) fn service(&self) -> DispatcherServiceServer<Self> {
+        DispatcherServiceServer::new(self.clone())
+    }
+
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn has(&self, task_id: &str) -> bool {
+        self.state().entries.contains_key(task_id)
+    }
+
+    /// Loses everything, as Redis does when it is wiped.
+    pub(crate) fn wipe(&self) {
+        let mut state = self.state();
+        state.entries.clear();
+        state.incarnation += 1;
+    }
+
+    fn up(&self) -> Result<MutexGuard<'_, State>, Status> {
+        let state = self.state();
+        if state.down { Err(Status::unavailable("down")) } else { Ok(state) }
+    }
+}
+
+type Journal = Pin<Box<dyn Stream<Item = Result<pb::StreamJournalResponse, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl DispatcherService for FakeDispatcher {
+    type StreamJournalStream = Journal;
+
+    async fn enqueue_tasks(&self, request: Request<pb::EnqueueTasksRequest>) -> Result<Response<pb::EnqueueTasksResponse>, Status> {
+        let mut state = self.up()?;
+        let mut statuses = Vec::new();
+        for key in request.into_inner().items.into_iter().filter_map(|item| item.key) {
+            statuses.push(if state.window_full {
+                pb::EnqueueStatus::WindowFull.into()
+            } else {
+                state.entries.insert(key.task_id.clone(), key);
+                pb::EnqueueStatus::Created.into()
+            });
+        }
+        Ok(Response::new(pb::EnqueueTasksResponse { statuses }))
+    }
+
+    async fn remove_tasks(&self, request: Request<pb::RemoveTasksRequest>) -> Result<Response<pb::RemoveTasksResponse>, Status> {
+        let mut state = self.up()?;
+        let request = request.into_inner();
+        let mut statuses = Vec::new();
+        for key in request.keys {
+            if request.notify_holder {
+                state.notified.push(key.task_id);
+            } else {
+                state.entries.remove(&key.task_id);
+            }
+            statuses.push(pb::RemoveStatus::Removed.into());
+        }
+        Ok(Response::new(pb::RemoveTasksResponse { statuses }))
+    }
+
+    async fn find_missing_tasks(
+        &self,
+        request: Request<pb::FindMissingTasksRequest>,
+    ) -> Result<Response<pb::FindMissingTasksResponse>, Status> {
+        let state = self.up()?;
+        let keys = request.into_inner().keys.into_iter();
+        let missing_task_ids = keys.map(|key| key.task_id).filter(|id| !state.entries.contains_key(id)).collect();
+        Ok(Response::new(pb::FindMissingTasksResponse { missing_task_ids, unknown_task_ids: Vec::new() }))
+    }
+
+    async fn inspect_tasks(&self, _: Request<pb::InspectTasksRequest>) -> Result<Response<pb::InspectTasksResponse>, Status> {
+        Ok(Response::new(pb::InspectTasksResponse::default()))
+    }
+
+    async fn get_queue_info(&self, _: Request<pb::GetQueueInfoRequest>) -> Result<Response<pb::GetQueueInfoResponse>, Status> {
+        let state = self.up()?;
+        let held = if state.window_full { 10 } else { 0 };
+        let partition = pb::PartitionInfo {
+            queue: "default".to_owned(),
+            incarnation: state.incarnation.to_string(),
+            window: 10,
+            ready_count: held,
+            ..pb::PartitionInfo::default()
+        };
+        Ok(Response::new(pb::GetQueueInfoResponse { partitions: vec![partition], read_time: None }))
+    }
+
+    async fn list_sessions(&self, _: Request<pb::ListSessionsRequest>) -> Result<Response<pb::ListSessionsResponse>, Status> {
+        Ok(Response::new(pb::ListSessionsResponse::default()))
+    }
+
+    async fn stream_journal(&self, _: Request<pb::StreamJournalRequest>) -> Result<Response<Journal>, Status> {
+        // Waits must do without.
+        Err(Status::unavailable("no journal"))
+    }
+}

@@ -1,0 +1,113 @@
+//! A submission service on SQLite, and a dispatcher that does what a test tells it.
+
+pub(crate) mod fake;
+
+use std::{sync::Arc, time::Duration};
+
+use oxcart_proto::pb::{
+    common::v1::{Task, TaskSpec, TaskState},
+    submission::v1::{GetTaskRequest, SubmitTaskRequest, submission_service_client::SubmissionServiceClient},
+};
+use oxcart_service::{Component as _, Metrics, local};
+use oxcart_store::{Store, StoreOptions};
+use oxcart_submission::{Config, Deps, Submission};
+use oxcart_testkit::wait_for;
+use oxcart_types::{SystemClock, SystemIds};
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Server};
+
+use self::fake::FakeDispatcher;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The system of a test. Everything in it ends with it.
+pub(crate) struct System {
+    pub(crate) client: SubmissionServiceClient<Channel>,
+    pub(crate) dispatcher: FakeDispatcher,
+    pub(crate) store: Store,
+    pub(crate) stop: CancellationToken,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for System {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// Sweepers at a pace that tests can wait for.
+pub(crate) fn config() -> Config {
+    let short = Duration::from_millis(50);
+    let mut config = Config { commit_lanes: 1, reread_period: Duration::from_millis(300), ..Config::default() };
+    let sweep = &mut config.sweep;
+    sweep.handoff_age = short;
+    sweep.handoff_period = short;
+    sweep.agenda_period = short;
+    sweep.feeder_period = short;
+    sweep.watch_period = short;
+    sweep.audit_step_period = short;
+    sweep.audit_rest = Duration::from_secs(3600);
+    sweep.audit_min_age = Duration::from_secs(3600);
+    config
+}
+
+pub(crate) async fn start(config: Config) -> System {
+    let dir = tempfile::tempdir().expect("a directory");
+    let url = format!("sqlite:{}", dir.path().join("oxcart.db").display());
+    let options = StoreOptions { url, max_connections: 4, acquire_timeout: Duration::from_secs(5) };
+    Store::migrate(&options).await.expect("migrations");
+    let store = Store::connect(options).await.expect("a store");
+    let stop = CancellationToken::new();
+    let dispatcher = FakeDispatcher::default();
+
+    let (to_dispatcher, incoming) = local::transport();
+    let served =
+        Server::builder().add_service(dispatcher.service()).serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    tokio::spawn(served);
+
+    let deps = Deps {
+        store: store.clone(),
+        dispatcher: to_dispatcher.channel(),
+        clock: Arc::new(SystemClock),
+        ids: Arc::new(SystemIds),
+        metrics: Metrics::new(),
+    };
+    let submission = Submission::new(config, deps);
+    let mut routes = tonic::service::Routes::builder();
+    submission.register(&mut routes);
+    let (to_submission, incoming) = local::transport();
+    let served =
+        Server::builder().add_routes(routes.routes()).serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
+    tokio::spawn(served);
+    tokio::spawn(Box::new(submission).run(stop.clone()));
+    let client = SubmissionServiceClient::new(to_submission.channel());
+    System { client, dispatcher, store, stop, _dir: dir }
+}
+
+pub(crate) fn echo() -> TaskSpec {
+    TaskSpec { task_name: "echo".to_owned(), ..TaskSpec::default() }
+}
+
+impl System {
+    pub(crate) async fn submit(&self, task: TaskSpec) -> String {
+        let request = SubmitTaskRequest { task: Some(task), ..SubmitTaskRequest::default() };
+        let answer = self.client.clone().submit_task(request).await.expect("submitted").into_inner();
+        answer.result.expect("a result").task_id
+    }
+
+    pub(crate) async fn get(&self, task_id: &str) -> Task {
+        let request = GetTaskRequest { task_id: task_id.to_owned(), view: 0 };
+        self.client.clone().get_task(request).await.expect("found").into_inner().task.expect("a task")
+    }
+
+    pub(crate) async fn reaches(&self, task_id: &str, state: TaskState) {
+        wait_for(&format!("{state:?}"), PATIENCE, async || (self.get(task_id).await.state() == state).then_some(()))
+            .await
+            .expect("in time");
+    }
+
+    /// Waits until the dispatcher was given a task.
+    pub(crate) async fn handed_off(&self, task_id: &str) {
+        wait_for("the hand-off", PATIENCE, async || self.dispatcher.has(task_id).then_some(())).await.expect("in time");
+    }
+}
