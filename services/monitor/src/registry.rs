@@ -64,9 +64,8 @@ fn row(session: SessionInfo, now: Timestamp) -> Option<WorkerRow> {
         info.used_slots = load.used_slots;
     }
     let stopped = info.state() == WorkerState::Stopped;
-    // A session that was heard of long ago is not alive because it is still listed.
-    let heard = info.heartbeat_time.and_then(|time| scalar::timestamp(time).ok()).map_or(now, |heard| heard.min(now));
-    Some(WorkerRow { id, seen_at: heard, first_seen_at: now, stopped, info: info.encode_to_vec() })
+    // A dispatcher drops a session that is silent, so one that is listed is alive.
+    Some(WorkerRow { id, seen_at: now, first_seen_at: now, stopped, info: info.encode_to_vec() })
 }
 
 /// The worker of a row, with the state that follows from when it was last heard of.

@@ -176,6 +176,8 @@ impl SystemBuilder {
     pub async fn start(self) -> Result<System, SystemError> {
         let Self { storage, handlers, mut config, grpc, admin } = self;
         config.store.url = Secret::new(storage.url());
+        // SQLite has one writer: a second commit in flight would only wait for the first.
+        config.submission.commit_lanes = 1;
         if let Storage::File(path) = &storage {
             make_parent(path);
             Store::migrate(&config.store.options()).await?;

@@ -16,7 +16,7 @@ pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     command: ConfigCommand,
     /// Configuration file
-    #[arg(long, short = 'c', global = true, env = "OXCART_CONFIG", value_name = "FILE")]
+    #[arg(long, short = 'c', global = true, env = "OXCART_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 

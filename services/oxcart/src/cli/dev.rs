@@ -42,7 +42,7 @@ pub(crate) struct DevArgs {
     #[arg(long = "file-root", value_name = "DIR")]
     file_roots: Vec<PathBuf>,
     /// Configuration file
-    #[arg(long, short = 'c', env = "OXCART_CONFIG", value_name = "FILE")]
+    #[arg(long, short = 'c', env = "OXCART_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 

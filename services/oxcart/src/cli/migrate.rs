@@ -15,7 +15,7 @@ pub(crate) struct MigrateArgs {
     #[command(subcommand)]
     command: MigrateCommand,
     /// Configuration file
-    #[arg(long, short = 'c', global = true, env = "OXCART_CONFIG", value_name = "FILE")]
+    #[arg(long, short = 'c', global = true, env = "OXCART_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
 }
 

@@ -45,10 +45,17 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Address of a running system
-    #[arg(long, global = true, env = "OXCART_ADDRESS", default_value = "http://127.0.0.1:7600", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        env = "OXCART_ADDRESS",
+        hide_env_values = true,
+        default_value = "http://127.0.0.1:7600",
+        value_name = "URL"
+    )]
     address: String,
     /// Address of the monitor service, where it has one of its own; else that of --address
-    #[arg(long, global = true, env = "OXCART_MONITOR_ADDRESS", value_name = "URL")]
+    #[arg(long, global = true, env = "OXCART_MONITOR_ADDRESS", hide_env_values = true, value_name = "URL")]
     monitor_address: Option<String>,
     /// How to print results
     #[arg(long, short = 'o', global = true, value_enum, default_value_t = Format::Table)]
@@ -139,7 +146,7 @@ mod tests {
             }
             if leaf {
                 let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
-                let examples = help.lines().filter(|line| line.trim_start().starts_with("oxcart ")).count();
+                let examples = help.lines().filter(|line| line.contains("oxcart ") && line.starts_with("  ")).count();
                 assert!(examples >= 2, "{path} has {examples} examples");
             }
         }

@@ -27,7 +27,7 @@ pub(crate) struct ServeArgs {
     #[arg(value_enum)]
     service: Service,
     /// Configuration file
-    #[arg(long, short = 'c', env = "OXCART_CONFIG", value_name = "FILE")]
+    #[arg(long, short = 'c', env = "OXCART_CONFIG", hide_env_values = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Listen here for gRPC; overrides the configuration
     #[arg(long, value_name = "ADDRESS:PORT")]
