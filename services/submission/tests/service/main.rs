@@ -1,5 +1,7 @@
 //! The service over its contract: SQLite under it, a scripted dispatcher beside it.
 
+#![expect(clippy::expect_used, reason = "helpers of tests are tests too; clippy.toml allows it only in functions marked as such")]
+
 mod api;
 mod recovery;
 mod support;
