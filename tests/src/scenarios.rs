@@ -188,7 +188,7 @@ pub async fn idempotency(clients: &Clients) -> Result<()> {
     for (task, code) in [
         (keyed("2", IdempotencyPolicy::ReturnExisting), Code::AlreadyExists),
         (keyed("1", IdempotencyPolicy::Reject), Code::AlreadyExists),
-        (TaskSpec { task_id: first.clone(), ..spec("echo", "other") }, Code::AlreadyExists),
+        (TaskSpec { task_id: first.clone(), ..spec("echo", "\"other\"") }, Code::AlreadyExists),
     ] {
         let refused = clients.submit(task).await.expect_err("taken");
         let status = refused.downcast_ref::<tonic::Status>().context("a status")?;
