@@ -130,7 +130,7 @@ async fn states(bench: &Bench, ids: &[String]) -> Result<(usize, usize)> {
                 TaskState::Succeeded => {}
                 TaskState::Failed | TaskState::Cancelled | TaskState::Expired => failed += 1,
                 TaskState::Unspecified | TaskState::Pending | TaskState::Queued | TaskState::Running | TaskState::Retrying => {
-                    open += 1
+                    open += 1;
                 }
             }
         }
