@@ -11,7 +11,7 @@ use oxcart_tests::{
 };
 
 /// Terminal ends, and tasks with more than one: what the README tells operators to ask.
-const ENDS: &str = "SELECT COUNT(*), COUNT(DISTINCT task_id) FROM ends WHERE kind IN (1, 2, 3, 4)";
+const ENDS: &str = "SELECT COUNT(*), COUNT(DISTINCT task) FROM ends WHERE kind IN (1, 2, 3, 4)";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_user_can_rely_on() -> Result<()> {
@@ -76,7 +76,7 @@ async fn a_drained_worker_uses_no_attempt() -> Result<()> {
         clients.wait_for_state(id, TaskState::Running).await?;
     }
     system.terminate(Service::Worker).await?;
-    let open = system.sql("SELECT COUNT(*) FROM starts s LEFT JOIN ends e USING (task_id, run) WHERE e.run IS NULL").await?;
+    let open = system.sql("SELECT COUNT(*) FROM starts s LEFT JOIN ends e USING (task, run) WHERE e.run IS NULL").await?;
     ensure!(open.trim() == "0", "open runs after the drain: {open}");
     system.restart(Service::Worker).await?;
     let ended = clients.wait_all(&ids).await?;
