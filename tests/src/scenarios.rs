@@ -5,7 +5,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use oxcart_proto::pb::{
     common::v1::{IdempotencyPolicy, RetryPolicy, RunEnd, Task, TaskSpec, TaskState, task_spec::Start},
-    monitor::v1::{ListQueuesRequest, ListTaskRunsRequest, ListTasksRequest, ListWorkersRequest, WatchEventsRequest, watch_events_response},
+    monitor::v1::{
+        ListQueuesRequest, ListTaskRunsRequest, ListTasksRequest, ListWorkersRequest, WatchEventsRequest, watch_events_response,
+    },
     submission::v1::{
         BatchSubmitTasksRequest, CancelOutcome, DeleteTaskRequest, ExecuteTaskRequest, StreamSubmitTasksRequest, SubmitTaskRequest,
         UpdateTaskRequest,
@@ -320,8 +322,7 @@ pub async fn bad_input(clients: &Clients) -> Result<()> {
     let refused = clients.submission.clone().submit_task(request).await.expect_err("bad");
     ensure!(refused.code() == Code::InvalidArgument, "{refused:?}");
     let details = refused.get_error_details();
-    let fields: Vec<_> =
-        details.bad_request().context("BadRequest")?.field_violations.iter().map(|v| v.field.as_str()).collect();
+    let fields: Vec<_> = details.bad_request().context("BadRequest")?.field_violations.iter().map(|v| v.field.as_str()).collect();
     for field in ["task.task_name", "task.queue", "task.priority", "task.timeout", "task.payload"] {
         ensure!(fields.contains(&field), "{field} is missing in {fields:?}");
     }

@@ -137,7 +137,13 @@ mod tests {
 
     #[test]
     fn other_spellings_and_nil_are_refused() {
-        for text in ["", "x", "00000000-0000-0000-0000-000000000000", "0190f3c57b1e7cc398c4dc0c0c07398f", "{0190f3c5-7b1e-7cc3-98c4-dc0c0c07398f}"] {
+        for text in [
+            "",
+            "x",
+            "00000000-0000-0000-0000-000000000000",
+            "0190f3c57b1e7cc398c4dc0c0c07398f",
+            "{0190f3c5-7b1e-7cc3-98c4-dc0c0c07398f}",
+        ] {
             assert!(text.parse::<TaskId>().is_err(), "{text}");
         }
     }

@@ -73,7 +73,11 @@ impl RetryPolicy {
             }
         }
         if initial_backoff > max_backoff {
-            bad.add("initial_backoff", reason::FIELD_CONFLICT, format!("is {initial_backoff:?}, above max_backoff {max_backoff:?}"));
+            bad.add(
+                "initial_backoff",
+                reason::FIELD_CONFLICT,
+                format!("is {initial_backoff:?}, above max_backoff {max_backoff:?}"),
+            );
         }
         let multiplier = parts.multiplier.unwrap_or(defaults.multiplier);
         if !(1.0..=100.0).contains(&multiplier) {
@@ -213,7 +217,8 @@ mod tests {
 
     #[test]
     fn verdicts() {
-        let policy = policy(RetryPolicyParts { max_attempts: Some(2), non_retryable_kinds: vec!["Bad".into()], ..Default::default() });
+        let policy =
+            policy(RetryPolicyParts { max_attempts: Some(2), non_retryable_kinds: vec!["Bad".into()], ..Default::default() });
         let failure = Failure::new("Smtp", "refused");
         assert_eq!(policy.verdict(1, &failure, None, 0.5), Verdict::Retry(Duration::from_secs(1)));
         assert_eq!(policy.verdict(2, &failure, None, 0.5), Verdict::Fail(FailCause::AttemptsUsedUp));

@@ -27,16 +27,8 @@ pub enum TaskState {
 
 impl TaskState {
     /// All states, in the order of a task's life.
-    pub const ALL: [Self; 8] = [
-        Self::Pending,
-        Self::Queued,
-        Self::Running,
-        Self::Retrying,
-        Self::Succeeded,
-        Self::Failed,
-        Self::Cancelled,
-        Self::Expired,
-    ];
+    pub const ALL: [Self; 8] =
+        [Self::Pending, Self::Queued, Self::Running, Self::Retrying, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Expired];
 
     /// True for the states that a task does not leave.
     #[must_use]
@@ -218,8 +210,11 @@ mod tests {
         let mut diagram = String::from("stateDiagram-v2\n    [*] --> PENDING: submitted\n");
         for from in TaskState::ALL {
             for to in TaskState::ALL {
-                let events: Vec<_> =
-                    TaskEvent::ALL.into_iter().filter(|e| from != to && transition(from, *e) == Ok(to)).map(|e| e.to_string()).collect();
+                let events: Vec<_> = TaskEvent::ALL
+                    .into_iter()
+                    .filter(|e| from != to && transition(from, *e) == Ok(to))
+                    .map(|e| e.to_string())
+                    .collect();
                 if !events.is_empty() {
                     writeln!(diagram, "    {from} --> {to}: {}", events.join(", ")).expect("to a string");
                 }
