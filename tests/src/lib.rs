@@ -1,6 +1,8 @@
 //! End-to-end tests of Oxcart. This library is what they share: starting a system, talking to it, and reading what it did.
 //! The tests are in `tests/`.
 
+#![expect(clippy::expect_used, reason = "what fails here fails a test")]
+
 pub mod binary;
 pub mod client;
 pub mod processes;

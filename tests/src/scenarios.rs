@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use oxcart_proto::pb::{
-    common::v1::{IdempotencyPolicy, RetryPolicy, RunEnd, Task, TaskSpec, TaskState, task_spec::Start},
+    common::v1::{IdempotencyPolicy, RetryPolicy, Run, RunEnd, Task, TaskSpec, TaskState, task_spec::Start},
     monitor::v1::{
         ListQueuesRequest, ListTaskRunsRequest, ListTasksRequest, ListWorkersRequest, WatchEventsRequest, watch_events_response,
     },
@@ -81,7 +81,7 @@ pub async fn retry_then_success(clients: &Clients) -> Result<()> {
     let id = clients.submit(retrying(spec("flaky", r#"{"times":2}"#), 5)?).await?;
     let task = clients.wait(&id).await?;
     ensure_state(&task, TaskState::Succeeded)?;
-    let ends: Vec<_> = task.runs.iter().map(|run| run.end()).collect();
+    let ends: Vec<_> = task.runs.iter().map(Run::end).collect();
     ensure!(ends == [RunEnd::Retry, RunEnd::Retry, RunEnd::Succeeded], "{ends:?}");
     ensure!(task.attempt == 3, "{task:?}");
     Ok(())

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use oxcart_proto::pb::common::v1::{RunEnd, TaskSpec, TaskState};
+use oxcart_proto::pb::common::v1::{Run, RunEnd, TaskSpec, TaskState};
 use oxcart_tests::{
     client::spec,
     processes::{Options, Processes, Service},
@@ -60,7 +60,7 @@ async fn a_killed_worker_loses_its_leases_and_the_tasks_finish() -> Result<()> {
     let ended = clients.wait_all(&ids).await?;
     ensure!(ended.get(&TaskState::Succeeded) == Some(&200), "{ended:?}");
     let task = clients.get(&ids[0]).await?;
-    let ends: Vec<_> = task.runs.iter().map(|run| run.end()).collect();
+    let ends: Vec<_> = task.runs.iter().map(Run::end).collect();
     ensure!(ends == [RunEnd::Lost, RunEnd::Succeeded] && task.attempt == 2, "{task:?}");
     Ok(())
 }
