@@ -24,3 +24,8 @@ pub mod system;
 pub use config::Config;
 pub use storage::Storage;
 pub use system::{Addresses, System, SystemBuilder, SystemError};
+
+/// The README's Rust code is compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
