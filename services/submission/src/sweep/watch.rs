@@ -43,15 +43,15 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Watch>) -> Resul
     if state.walk.is_some() {
         return step(&core, &mut state).await;
     }
-    let seen = match state.seen.take() {
-        Some(seen) => seen,
-        None => core.store.cursor(CURSOR).await?.map_or(Ok(Partitions::new()), |text| serde_json::from_str(&text))?,
-    };
+    // What was seen stays until something newer was: a dispatcher that is away for a while may come back with less.
     let found: Partitions = core.dispatcher.partitions(&[]).await?.into_iter().map(read).collect();
-    if lost(&seen, &found) {
+    let seen = match &mut state.seen {
+        Some(seen) => &*seen,
+        unknown => unknown.insert(stored(&core).await?),
+    };
+    if lost(seen, &found) {
         core.meters.resyncs.inc();
         tracing::warn!("a queue has lost entries; offering all that waits again");
-        state.seen = Some(seen);
         state.walk = Some(Resync { after: low_watermark(&core).await?, then: found });
         return Ok(Progress::More);
     }
@@ -61,6 +61,10 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Watch>) -> Resul
     }
     state.seen = Some(found);
     Ok(Progress::Idle)
+}
+
+async fn stored(core: &Core) -> Result<Partitions, SweepError> {
+    Ok(core.store.cursor(CURSOR).await?.map_or(Ok(Partitions::new()), |text| serde_json::from_str(&text))?)
 }
 
 fn read(partition: PartitionInfo) -> (String, Seen) {

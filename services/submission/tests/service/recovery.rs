@@ -51,6 +51,25 @@ async fn a_wiped_queue_is_filled_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_was_away_and_came_back_older_is_filled_again() {
+    let system = start(config()).await;
+    let id = system.submit(echo()).await;
+    system.reaches(&id, TaskState::Queued).await;
+    system.looked(2).await;
+    system.dispatcher.state().seq = 10;
+    system.looked(2).await;
+    system.dispatcher.state().down = true;
+    system.looked(2).await;
+    {
+        let mut state = system.dispatcher.state();
+        state.entries.clear();
+        state.seq = 5;
+        state.down = false;
+    }
+    system.handed_off(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_due_late_waits_in_sql_until_the_horizon() {
     let system = start(oxcart_submission::Config { horizon: Duration::from_millis(500), ..config() }).await;
     let delay = prost_types::Duration { seconds: 2, nanos: 0 };
@@ -59,6 +78,26 @@ async fn what_is_due_late_waits_in_sql_until_the_horizon() {
     assert_eq!((task.state(), task.wait_reason()), (TaskState::Pending, WaitReason::Time));
     assert!(!system.dispatcher.has(&id));
     system.handed_off(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_ends_what_is_in_quarantine_also_when_a_run_is_open() {
+    let mut config = config();
+    config.sweep.audit_rest = Duration::from_millis(50);
+    config.sweep.audit_min_age = Duration::ZERO;
+    config.sweep.open_run_age = Duration::ZERO;
+    let system = start(config).await;
+    let (waiting, running) = (system.submit(echo()).await, system.submit(echo()).await);
+    for id in [&waiting, &running] {
+        system.reaches(id, TaskState::Queued).await;
+    }
+    system.begin(&running).await;
+    system.dispatcher.state().quarantined.extend([waiting.clone(), running.clone()]);
+    for id in [&waiting, &running] {
+        system.reaches(id, TaskState::Failed).await;
+        let failure = system.get(id).await.error.expect("an error");
+        assert_eq!(failure.kind, "POISON");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

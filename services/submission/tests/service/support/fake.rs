@@ -1,7 +1,7 @@
 //! A dispatcher with no Redis: a map, and switches for what can go wrong.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -18,7 +18,13 @@ pub(crate) struct State {
     pub(crate) down: bool,
     pub(crate) window_full: bool,
     pub(crate) incarnation: u32,
+    /// Writes that the queue counts.
+    pub(crate) seq: i64,
+    /// Looks at the queues, answered or not, since a test set it back.
+    pub(crate) looks: usize,
     pub(crate) entries: BTreeMap<String, pb::EntryKey>,
+    /// Entries that are there and will not be granted.
+    pub(crate) quarantined: BTreeSet<String>,
     pub(crate) notified: Vec<String>,
 }
 
@@ -91,9 +97,15 @@ impl DispatcherService for FakeDispatcher {
         request: Request<pb::FindMissingTasksRequest>,
     ) -> Result<Response<pb::FindMissingTasksResponse>, Status> {
         let state = self.up()?;
-        let keys = request.into_inner().keys.into_iter();
-        let missing_task_ids = keys.map(|key| key.task_id).filter(|id| !state.entries.contains_key(id)).collect();
-        Ok(Response::new(pb::FindMissingTasksResponse { missing_task_ids, unknown_task_ids: Vec::new() }))
+        let mut found = pb::FindMissingTasksResponse::default();
+        for id in request.into_inner().keys.into_iter().map(|key| key.task_id) {
+            if state.quarantined.contains(&id) {
+                found.quarantined_task_ids.push(id);
+            } else if !state.entries.contains_key(&id) {
+                found.missing_task_ids.push(id);
+            }
+        }
+        Ok(Response::new(found))
     }
 
     async fn inspect_tasks(&self, _: Request<pb::InspectTasksRequest>) -> Result<Response<pb::InspectTasksResponse>, Status> {
@@ -101,11 +113,13 @@ impl DispatcherService for FakeDispatcher {
     }
 
     async fn get_queue_info(&self, _: Request<pb::GetQueueInfoRequest>) -> Result<Response<pb::GetQueueInfoResponse>, Status> {
+        self.state().looks += 1;
         let state = self.up()?;
         let held = if state.window_full { 10 } else { 0 };
         let partition = pb::PartitionInfo {
             queue: "default".to_owned(),
             incarnation: state.incarnation.to_string(),
+            seq: state.seq,
             window: 10,
             ready_count: held,
             ..pb::PartitionInfo::default()

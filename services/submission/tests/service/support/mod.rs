@@ -9,10 +9,10 @@ use oxcart_proto::pb::{
     submission::v1::{GetTaskRequest, SubmitTaskRequest, submission_service_client::SubmissionServiceClient},
 };
 use oxcart_service::{Component as _, Metrics, local};
-use oxcart_store::{Store, StoreOptions};
+use oxcart_store::{RunKey, Start, StartOutcome, Store, StoreOptions};
 use oxcart_submission::{Config, Deps, Submission};
 use oxcart_testkit::wait_for;
-use oxcart_types::{SystemClock, SystemIds};
+use oxcart_types::{Clock as _, IdSource as _, Run, SystemClock, SystemIds, WorkerId};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Server};
 
@@ -109,5 +109,22 @@ impl System {
     /// Waits until the dispatcher was given a task.
     pub(crate) async fn handed_off(&self, task_id: &str) {
         wait_for("the hand-off", PATIENCE, async || self.dispatcher.has(task_id).then_some(())).await.expect("in time");
+    }
+
+    /// Waits until the queues were looked at this often, from now on. More than one look tells that the first was acted upon.
+    pub(crate) async fn looked(&self, times: usize) {
+        self.dispatcher.state().looks = 0;
+        wait_for("looks at the queues", PATIENCE, async || (self.dispatcher.state().looks >= times).then_some(()))
+            .await
+            .expect("in time");
+    }
+
+    /// Starts the first run of a task, as a worker does.
+    pub(crate) async fn begin(&self, task_id: &str) -> RunKey {
+        let key = RunKey { task: task_id.parse().expect("an id"), run: Run::FIRST, token: SystemIds.lease_token() };
+        let start = Start { task: key.task, run: key.run, token: key.token, worker: WorkerId::from_bytes([1; 16]) };
+        let started = self.store.start(&[start], SystemClock.now()).await.expect("an answer");
+        assert!(matches!(started.as_slice(), [StartOutcome::Started { .. }]), "{started:?}");
+        key
     }
 }
