@@ -5,17 +5,13 @@ use std::{collections::HashSet, time::Duration};
 use oxcart_proto::{
     convert::scalar,
     pb::dispatcher::v1::{
-        EnqueueItem, EnqueueStatus, EnqueueTasksRequest, EntryKey, EntryPlace, FindMissingTasksRequest, GetQueueInfoRequest,
-        InspectTasksRequest, PartitionInfo, RemoveTasksRequest, StreamJournalRequest, StreamJournalResponse,
-        dispatcher_service_client::DispatcherServiceClient,
+        EnqueueItem, EnqueueStatus, EnqueueTasksRequest, EntryKey, FindMissingTasksRequest, GetQueueInfoRequest, PartitionInfo,
+        RemoveTasksRequest, StreamJournalRequest, StreamJournalResponse, dispatcher_service_client::DispatcherServiceClient,
     },
 };
 use oxcart_store::Entry;
 use oxcart_types::{Limits, QueueName, Run, TaskId, Timestamp};
 use tonic::{Status, Streaming, transport::Channel};
-
-/// Items of one `InspectTasks`.
-const INSPECT_ITEMS: usize = 100;
 
 /// Why the dispatcher gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +58,8 @@ pub(crate) struct Missing {
     pub(crate) missing: HashSet<TaskId>,
     /// Nothing is known about these.
     pub(crate) unknown: HashSet<TaskId>,
+    /// There, but never granted again.
+    pub(crate) quarantined: HashSet<TaskId>,
 }
 
 /// The dispatcher, as this service uses it.
@@ -106,20 +104,11 @@ impl Dispatcher {
         }
         let mut client = self.client.clone();
         let answer = self.within(client.find_missing_tasks(FindMissingTasksRequest { keys })).await?;
-        Ok(Missing { missing: ids(&answer.missing_task_ids), unknown: ids(&answer.unknown_task_ids) })
-    }
-
-    /// Says which of the entries are quarantined.
-    pub(crate) async fn quarantined(&self, entries: &[&Entry]) -> Result<HashSet<TaskId>, DispatcherError> {
-        let mut found = HashSet::new();
-        for entries in entries.chunks(INSPECT_ITEMS) {
-            let keys = entries.iter().map(|entry| key(entry)).collect();
-            let mut client = self.client.clone();
-            let answer = self.within(client.inspect_tasks(InspectTasksRequest { keys })).await?;
-            let quarantined = answer.entries.into_iter().filter(|entry| entry.place() == EntryPlace::Quarantined);
-            found.extend(quarantined.filter_map(|entry| entry.key?.task_id.parse::<TaskId>().ok()));
-        }
-        Ok(found)
+        Ok(Missing {
+            missing: ids(&answer.missing_task_ids),
+            unknown: ids(&answer.unknown_task_ids),
+            quarantined: ids(&answer.quarantined_task_ids),
+        })
     }
 
     /// Reads the partitions of some queues; of all when none is named.

@@ -117,8 +117,8 @@ impl DispatcherService for Service {
         for (id, presence) in ids.into_iter().zip(found.await) {
             match presence {
                 Some(Presence::Missing) => response.missing_task_ids.push(id.to_string()),
-                // The recorder ends what is in quarantine, by the journal.
-                Some(Presence::Present | Presence::Quarantined) => {}
+                Some(Presence::Quarantined) => response.quarantined_task_ids.push(id.to_string()),
+                Some(Presence::Present) => {}
                 None => response.unknown_task_ids.push(id.to_string()),
             }
         }

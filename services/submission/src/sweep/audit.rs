@@ -4,14 +4,14 @@ use std::{sync::Arc, time::Duration};
 
 use oxcart_proto::convert::spec::CHOSEN_ID_MAX_AGE;
 use oxcart_service::reconcile::Progress;
-use oxcart_store::OpenTask;
+use oxcart_store::{OpenTask, TakeOver};
 use oxcart_types::{EndKind, Failure, FailureKind, TaskId, Timestamp};
 use tokio::time::Instant;
 
 use super::{
     StateGuard, SweepError,
     agenda::close,
-    decide::{Audited, audit},
+    decide::{Audited, audit, waits},
     resync::offer_missing,
 };
 use crate::{admission::before, core::Core};
@@ -84,28 +84,23 @@ async fn look(core: &Core, tasks: &[OpenTask], now: Timestamp) -> Result<(), Swe
         return Ok(());
     }
     let found = offer_missing(core, "audit", &offered).await?;
-    let there: Vec<_> = offered
-        .into_iter()
-        .filter(|task| !found.missing.contains(&task.entry.task) && !found.unknown.contains(&task.entry.task))
-        .collect();
-    poison(core, &there).await
+    for task in offered.into_iter().filter(|task| found.quarantined.contains(&task.entry.task)) {
+        poison(core, task, now).await?;
+    }
+    Ok(())
 }
 
-/// Ends what the dispatcher has quarantined: a journal entry that was lost must not strand a task.
-async fn poison(core: &Core, tasks: &[&OpenTask]) -> Result<(), SweepError> {
-    if tasks.is_empty() {
-        return Ok(());
+/// Ends a task that the dispatcher has in quarantine: a journal entry that was lost must not strand it. An open run is ended
+/// first, as by a taker-over; while it shows life the task is left to the next cycle.
+async fn poison(core: &Core, task: &OpenTask, now: Timestamp) -> Result<(), SweepError> {
+    if !waits(task) {
+        let silent_since = before(now, core.config.sweep.open_run_age);
+        let run = TakeOver { task: task.entry.task, run: task.entry.run, by: core.ids.lease_token(), silent_since };
+        core.store.take_over(&[run], now).await?;
     }
-    let partitions = core.dispatcher.partitions(&[]).await?;
-    let suspect = |task: &&&OpenTask| {
-        partitions.iter().any(|partition| partition.quarantined_count > 0 && partition.queue == task.entry.queue.as_str())
-    };
-    let suspects: Vec<_> = tasks.iter().filter(suspect).map(|task| &task.entry).collect();
-    let quarantined = core.dispatcher.quarantined(&suspects).await?;
-    for task in tasks.iter().filter(|task| quarantined.contains(&task.entry.task)) {
-        close(core, task, EndKind::Failed, Failure::new(FailureKind::POISON, "given out too often without a start")).await?;
-        core.meters.swept("audit", "poison", 1);
-    }
+    let failure = Failure::new(FailureKind::POISON, "given out too often without a start").fatal();
+    close(core, task, EndKind::Failed, failure).await?;
+    core.meters.swept("audit", "poison", 1);
     Ok(())
 }
 
