@@ -6,11 +6,17 @@
 use std::{collections::BTreeSet, sync::Arc, time::Instant};
 
 use oxcart_proto::{convert::scalar, pb::dispatcher::v1 as pb};
-use oxcart_queue::{JournalFrom, JournalId, Partition};
+use oxcart_queue::{JournalFrom, JournalId, Partition, Wakeup};
 use oxcart_types::QueueName;
 use pb::stream_journal_response::Message;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::{broadcast, mpsc};
+use tokio::sync::{
+    broadcast::{
+        self,
+        error::{RecvError, TryRecvError},
+    },
+    mpsc,
+};
 use tonic::Status;
 
 use super::{cursor::Cursor, encode};
@@ -78,46 +84,82 @@ struct Reader {
     sender: mpsc::Sender<Item>,
 }
 
+/// What came of one look into a partition.
+struct Looked {
+    sent: bool,
+    more: bool,
+}
+
+/// The partitions of an announcement and of those that wait behind it; `None`, for all, when some were lost.
+fn waiting(first: Wakeup, wakeups: &mut broadcast::Receiver<Wakeup>) -> Option<BTreeSet<Partition>> {
+    let mut due = BTreeSet::from([first.partition]);
+    loop {
+        match wakeups.try_recv() {
+            Ok(next) => due.insert(next.partition),
+            Err(TryRecvError::Lagged(_)) => return None,
+            Err(TryRecvError::Empty | TryRecvError::Closed) => return Some(due),
+        };
+    }
+}
+
 /// The reader is gone, or the stream has ended with an error.
 struct Over;
 
 impl Reader {
-    async fn run(mut self, mut wakeups: broadcast::Receiver<Partition>) {
+    async fn run(mut self, mut wakeups: broadcast::Receiver<Wakeup>) {
         let mut poll = tokio::time::interval(self.core.config.journal_poll);
         poll.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let mut said = Instant::now();
+        // At once, so that the reader knows where it stands and misses nothing should the stream break before the first entry.
+        if self.progress().await.is_err() {
+            return;
+        }
+        let (mut said, mut listening) = (Instant::now(), true);
         loop {
-            // A partition that joins later is read from its beginning.
-            let due: Option<Partition> = tokio::select! {
+            // A partition that joins later is read from its beginning. What was announced while others were read is one look.
+            let due: Option<BTreeSet<Partition>> = tokio::select! {
                 () = self.core.draining.cancelled() => {
                     let _ = self.sender.send(Err(DispatcherError::ShuttingDown.into())).await;
                     return;
                 }
                 () = self.sender.closed() => return,
                 _ = poll.tick() => None,
-                woken = wakeups.recv() => woken.ok(),
+                woken = wakeups.recv(), if listening => match woken {
+                    Ok(first) => waiting(first, &mut wakeups),
+                    Err(RecvError::Lagged(_)) => None,
+                    Err(RecvError::Closed) => {
+                        listening = false;
+                        continue;
+                    }
+                },
             };
             let Ok(sent) = self.pass(due).await else { return };
             if sent {
                 said = Instant::now();
             } else if said.elapsed() >= self.core.config.journal_progress {
                 said = Instant::now();
-                let watermark_time = Some(scalar::to_timestamp(self.core.clock.now()));
-                if self.send(Message::Progress(pb::JournalProgress { watermark_time })).await.is_err() {
+                if self.progress().await.is_err() {
                     return;
                 }
             }
         }
     }
 
-    /// Reads a partition, or all of them; says whether anything was sent.
-    async fn pass(&mut self, due: Option<Partition>) -> Result<bool, Over> {
-        let partitions = match due {
-            Some(partition) if self.wants(&partition) => {
-                self.cursor.0.entry(partition.clone()).or_default();
-                vec![partition]
+    /// Says that there is nothing new, and where the reader stands.
+    async fn progress(&self) -> Result<(), Over> {
+        let watermark_time = Some(scalar::to_timestamp(self.core.clock.now()));
+        self.send(Message::Progress(pb::JournalProgress { watermark_time })).await
+    }
+
+    /// Reads some partitions, or all of them; says whether anything was sent.
+    async fn pass(&mut self, due: Option<BTreeSet<Partition>>) -> Result<bool, Over> {
+        let partitions: Vec<Partition> = match due {
+            Some(due) => {
+                let wanted: Vec<_> = due.into_iter().filter(|partition| self.wants(partition)).collect();
+                for partition in &wanted {
+                    self.cursor.0.entry(partition.clone()).or_default();
+                }
+                wanted
             }
-            Some(_) => return Ok(false),
             None => {
                 if let Err(error) = self.discover(JournalFrom::Oldest).await {
                     let _ = self.sender.send(Err(error.into())).await;
@@ -128,8 +170,12 @@ impl Reader {
         };
         let mut sent = false;
         for partition in partitions {
-            while self.read(&partition).await? {
-                sent = true;
+            loop {
+                let read = self.read(&partition).await?;
+                sent |= read.sent;
+                if !read.more {
+                    break;
+                }
             }
         }
         Ok(sent)
@@ -157,8 +203,8 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads once and sends what came; says whether there was anything.
-    async fn read(&mut self, partition: &Partition) -> Result<bool, Over> {
+    /// Reads once and sends what came.
+    async fn read(&mut self, partition: &Partition) -> Result<Looked, Over> {
         let at = self.cursor.0.get(partition).copied().unwrap_or_default();
         // A position of its own only exists once something was read.
         let from = if at == JournalId::default() { JournalFrom::Oldest } else { JournalFrom::After(at) };
@@ -182,7 +228,7 @@ impl Reader {
             // The position moves only with what was read, so that a break right here repeats the gap.
             self.send(Message::Gap(gap)).await?;
         }
-        let more = !read.entries.is_empty();
+        let looked = Looked { sent: !read.entries.is_empty(), more: read.more };
         let mut entries = read.entries.into_iter().map(|entry| encode::entry(partition, entry)).peekable();
         while entries.peek().is_some() {
             let batch: Vec<_> = entries.by_ref().take(ENTRIES_PER_MESSAGE).collect();
@@ -192,7 +238,7 @@ impl Reader {
             self.send(Message::Batch(pb::JournalBatch { entries: batch })).await?;
         }
         self.cursor.0.insert(partition.clone(), read.last);
-        Ok(more)
+        Ok(looked)
     }
 
     async fn send(&self, message: Message) -> Result<(), Over> {
