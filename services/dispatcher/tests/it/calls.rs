@@ -1,15 +1,20 @@
 //! Calls about entries.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use oxcart_dispatcher::Config;
 use oxcart_proto::pb::dispatcher::v1 as pb;
+use oxcart_queue::{EngineOptions, MemoryEngine};
+use oxcart_types::SystemClock;
 use tonic::Code;
 
-use crate::harness::{Faulty, Served, engine, ids, key};
+use crate::harness::{Faulty, PATIENCE, Served, Worker, engine, ids, key, new_worker};
 
 fn items(count: usize) -> Vec<pb::EnqueueItem> {
     ids(count).iter().map(|task| pb::EnqueueItem { key: Some(key(&task.to_string(), 1)), delay: None }).collect()
@@ -55,4 +60,30 @@ async fn a_failing_engine_is_told_per_item_and_heals() {
         entries.iter().map(|entry| (entry.place(), entry.ahead_count)).collect::<Vec<_>>(),
         [(pb::EntryPlace::Ready, 0), (pb::EntryPlace::Ready, 1)]
     );
+}
+
+#[tokio::test]
+async fn what_is_in_quarantine_is_said_apart_from_what_is_missing() {
+    let options = EngineOptions { max_deliveries: 1, ..EngineOptions::default() };
+    let engine = Arc::new(MemoryEngine::new(options, Arc::new(SystemClock)));
+    let served = Served::start(engine, Config { claim_ttl: Duration::from_millis(1), ..Config::default() }).await;
+    let mut client = served.dispatcher();
+    let asked = [served.enqueue(1, None).await.remove(0), ids(1)[0].to_string()];
+    let keys: Vec<_> = asked.iter().map(|task| key(task, 1)).collect();
+    // It is given out as often as it may be, and nobody starts it.
+    let (mut worker, _) = Worker::open(&served, new_worker(), 1, Vec::new()).await;
+    worker.grants(1).await;
+    let quarantined = async {
+        loop {
+            let request = pb::FindMissingTasksRequest { keys: keys.clone() };
+            let found = client.find_missing_tasks(request).await.expect("answered").into_inner();
+            if !found.quarantined_task_ids.is_empty() {
+                return found;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, quarantined).await.expect("the keeper takes it back in time");
+    assert_eq!((found.quarantined_task_ids, found.missing_task_ids), (asked[..1].to_vec(), asked[1..].to_vec()));
+    assert!(found.unknown_task_ids.is_empty());
 }
