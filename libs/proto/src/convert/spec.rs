@@ -24,6 +24,11 @@ use crate::pb::common::v1 as pb;
 /// The audit walks over tasks in the order of their ids, from a mark that trails behind the present: a task that appeared below
 /// the mark would never be seen again. So chosen ids must carry a time (UUIDv7), and not an old one.
 pub const CHOSEN_ID_MAX_AGE: Duration = Duration::from_secs(600);
+/// How far ahead of the present an id chosen by a caller may be.
+///
+/// Clocks of clients may be wrong by some hours; an id of a far future would head every list, and outlive every retention, for
+/// good.
+pub const CHOSEN_ID_MAX_LEAD: Duration = Duration::from_secs(24 * 3600);
 
 /// What reading a specification depends on.
 #[derive(Clone, Copy)]
@@ -119,12 +124,19 @@ fn chosen_id(text: &str, now: Timestamp) -> Result<TaskId, Invalid> {
         )));
     };
     let made = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_timestamp(seconds, nanos));
-    match made {
-        Some(made) if now.signed_duration_since(made).to_std().is_ok_and(|age| age > CHOSEN_ID_MAX_AGE) => Err(Invalid::value(
-            format!("{id} was made at {made}; a chosen id may be at most {CHOSEN_ID_MAX_AGE:?} old when the task is submitted"),
-        )),
-        _ => Ok(id),
+    let Some(made) = made else { return Err(Invalid::value(format!("{id} carries no time"))) };
+    let age = now.signed_duration_since(made);
+    if age.to_std().is_ok_and(|age| age > CHOSEN_ID_MAX_AGE) {
+        return Err(Invalid::value(format!(
+            "{id} was made at {made}; a chosen id may be at most {CHOSEN_ID_MAX_AGE:?} old when the task is submitted"
+        )));
     }
+    if (-age).to_std().is_ok_and(|lead| lead > CHOSEN_ID_MAX_LEAD) {
+        return Err(Invalid::value(format!(
+            "{id} says that it was made at {made}; a chosen id may be at most {CHOSEN_ID_MAX_LEAD:?} ahead of {now}"
+        )));
+    }
+    Ok(id)
 }
 
 pub(super) fn queue(bad: &mut Violations, name: &str) -> Option<QueueName> {

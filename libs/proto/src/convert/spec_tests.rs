@@ -45,7 +45,9 @@ fn chosen_ids_carry_a_recent_time() {
     assert!(read(id_made_at(1_800_000_000)).expect("good").1);
     assert!(read(id_made_at(1_800_000_000 - 599)).is_ok());
     assert!(read(id_made_at(1_800_000_000 + 3600)).is_ok(), "clocks of clients may be ahead");
-    for bad in [id_made_at(1_800_000_000 - 601), Uuid::new_v4().to_string(), Uuid::nil().to_string(), "x".to_owned()] {
+    let far = id_made_at(1_800_000_000 + 24 * 3600 + 1);
+    let last = "ffffffff-ffff-7cc3-98c4-dc0c0c07398f".to_owned();
+    for bad in [id_made_at(1_800_000_000 - 601), far, last, Uuid::new_v4().to_string(), Uuid::nil().to_string(), "x".to_owned()] {
         let violations = read(bad.clone()).expect_err(&bad);
         assert_eq!(violations.as_slice()[0].field, "task_id", "{bad}");
     }
