@@ -123,10 +123,16 @@ fn explained(bare: Status) -> Status {
         Code::OutOfRange => reason::MESSAGE_TOO_LARGE,
         Code::InvalidArgument => reason::FIELD_INVALID,
         Code::DeadlineExceeded | Code::Cancelled => reason::DEADLINE_EXCEEDED,
-        Code::ResourceExhausted => reason::RATE_LIMITED,
+        Code::ResourceExhausted => reason::OVERLOADED,
         Code::Unavailable => reason::SHUTTING_DOWN,
+        // The only thing that the library does not find is a service whose health is asked for.
+        Code::NotFound => reason::SERVICE_NOT_FOUND,
         _ => reason::INTERNAL,
     };
+    let message = match (bare.code(), bare.message()) {
+        (Code::Unimplemented, "") => "there is no such method here; reflection lists those that there are",
+        (_, message) => message,
+    };
     let details = ErrorDetails::with_error_info(reason, DOMAIN, std::collections::HashMap::new());
-    Status::with_error_details_and_metadata(bare.code(), bare.message(), details, bare.metadata().clone())
+    Status::with_error_details_and_metadata(bare.code(), message, details, bare.metadata().clone())
 }

@@ -20,46 +20,43 @@ pub mod reason {
     pub use oxcart_types::violation::reason::*;
 
     macro_rules! reasons {
-        ($($(#[$doc:meta])* $name:ident;)*) => { $($(#[$doc])* pub const $name: &str = stringify!($name);)* };
+        ($($(#[$doc:meta])* $name:ident;)*) => {
+            $($(#[$doc])* pub const $name: &str = stringify!($name);)*
+            #[cfg(test)]
+            pub(super) const ALL: &[&str] = &[$($name),*];
+        };
     }
 
+    // The one list: what a comment of a contract names is here, and what is here is answered somewhere.
     reasons! {
         /// No task has this id.
         TASK_NOT_FOUND;
-        /// No queue has this name.
-        QUEUE_NOT_FOUND;
-        /// No worker has this id.
-        WORKER_NOT_FOUND;
-        /// A task with this id exists already.
+        /// No service has this name.
+        SERVICE_NOT_FOUND;
+        /// A task with this id exists already, with another body.
         TASK_ID_TAKEN;
-        /// A task holds this idempotency key.
-        UNIQUE_KEY_TAKEN;
+        /// Another task holds this idempotency key.
+        IDEMPOTENCY_KEY_TAKEN;
         /// A request id was used again with another body.
         REQUEST_ID_REUSED;
-        /// The task is terminal.
-        TASK_ALREADY_FINISHED;
+        /// The task has ended.
+        TASK_FINISHED;
+        /// The task has not ended.
+        TASK_NOT_FINISHED;
         /// The task runs right now.
         TASK_RUNNING;
-        /// The state of the task does not allow a retry.
-        TASK_NOT_RETRYABLE;
-        /// The queue takes nothing new.
-        QUEUE_DRAINING;
         /// The first message of a session did not open it.
         SESSION_NOT_OPEN;
         /// The peer speaks another version of the protocol.
         PROTOCOL_VERSION_UNSUPPORTED;
         /// The caller's copy is out of date.
         ETAG_MISMATCH;
-        /// The caller's copy is out of date.
-        REVISION_MISMATCH;
-        /// The lease belongs to somebody else by now.
-        LEASE_LOST;
         /// A newer session of the same worker took over.
         SESSION_SUPERSEDED;
-        /// The queue holds all it may hold.
-        QUEUE_FULL;
-        /// Too many calls.
-        RATE_LIMITED;
+        /// More is waiting than may wait.
+        OVERLOADED;
+        /// Too many queues.
+        TOO_MANY_QUEUES;
         /// Too many sessions.
         TOO_MANY_SESSIONS;
         /// Too many watchers.
@@ -74,8 +71,6 @@ pub mod reason {
         SHUTTING_DOWN;
         /// The server noticed that the time of the call is over.
         DEADLINE_EXCEEDED;
-        /// The cursor points before what is kept.
-        CURSOR_EXPIRED;
         /// A fault of the server.
         INTERNAL;
         /// Not served here.
@@ -208,6 +203,52 @@ fn of_resource(code: Code, reason: &str, resource_type: &str, name: String, desc
 mod tests {
     use super::*;
 
+    /// What the comments of the contracts promise is what the services can answer.
+    #[test]
+    fn contracts_name_reasons_that_exist() {
+        const SERVICES: [&str; 4] = [
+            include_str!("../../../proto/oxcart/submission/v1/submission_service.proto"),
+            include_str!("../../../proto/oxcart/dispatcher/v1/dispatcher_service.proto"),
+            include_str!("../../../proto/oxcart/worker/v1/worker_service.proto"),
+            include_str!("../../../proto/oxcart/monitor/v1/monitor_service.proto"),
+        ];
+        const COMMON: &str = include_str!("../../../proto/oxcart/common/v1/common.proto");
+        const CODES: [&str; 8] = [
+            "INVALID_ARGUMENT",
+            "DEADLINE_EXCEEDED",
+            "NOT_FOUND",
+            "ALREADY_EXISTS",
+            "PERMISSION_DENIED",
+            "RESOURCE_EXHAUSTED",
+            "FAILED_PRECONDITION",
+            "OUT_OF_RANGE",
+        ];
+        let violations = [reason::FIELD_INVALID, reason::FILTER_SYNTAX, reason::FILTER_FIELD_UNKNOWN, reason::PAGE_TOKEN_INVALID];
+        let declared: Vec<&str> = SERVICES.into_iter().chain([COMMON]).flat_map(enum_values).collect();
+        let mut seen = 0;
+        for word in SERVICES.into_iter().flat_map(capitals_in_comments) {
+            seen += 1;
+            let known = reason::ALL.contains(&word)
+                || violations.contains(&word)
+                || CODES.contains(&word)
+                || declared.iter().any(|value| value.ends_with(word));
+            assert!(known, "a contract names {word}, which is no code, no reason and no enum value");
+        }
+        assert!(seen > 50, "{seen} words were found");
+    }
+
+    /// The words in capitals of more than one part, in comments.
+    fn capitals_in_comments(proto: &'static str) -> impl Iterator<Item = &'static str> {
+        let words = |line: &'static str| line.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let is_name = |word: &&str| word.contains('_') && word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        proto.lines().filter_map(|line| line.split_once("//")).flat_map(move |(_, comment)| words(comment).filter(is_name))
+    }
+
+    fn enum_values(proto: &'static str) -> impl Iterator<Item = &'static str> {
+        let is_value = |line: &&str| line.starts_with(|c: char| c.is_ascii_uppercase());
+        proto.lines().map(str::trim).filter(is_value).filter_map(|line| line.split_once(" = ")).map(|(name, _)| name)
+    }
+
     #[test]
     fn every_violation_is_named() {
         let mut violations = Violations::new();
@@ -237,7 +278,7 @@ mod tests {
     #[test]
     fn retry_info_reads_back() {
         let after = Duration::from_millis(1500);
-        for status in [unavailable(reason::STORE_UNAVAILABLE, "x", after), resource_exhausted(reason::QUEUE_FULL, "x", after)] {
+        for status in [unavailable(reason::STORE_UNAVAILABLE, "x", after), resource_exhausted(reason::OVERLOADED, "x", after)] {
             assert_eq!(retry_after(&status), Some(after));
         }
         assert_eq!(retry_after(&not_found(reason::TASK_NOT_FOUND, "task", "1")), None);

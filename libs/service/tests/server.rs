@@ -167,6 +167,37 @@ async fn errors_of_the_library_have_details_and_known_labels() {
         .await
         .unwrap_err();
     assert_eq!(oxcart_service::status::reason_of(&error).as_deref(), Some("FEATURE_DISABLED"));
+    assert!(error.message().contains("no such method"), "{error}");
+    let unknown = HealthCheckRequest { service: "made.up".to_owned() };
+    let error = HealthClient::new(fixture.within.clone()).check(unknown).await.unwrap_err();
+    assert_eq!(oxcart_service::status::reason_of(&error).as_deref(), Some("SERVICE_NOT_FOUND"));
     let metrics = get(&fixture.admin, "/metrics").await;
     assert!(metrics.contains("grpc_service=\"unknown\"") && !metrics.contains("made.up"), "{metrics}");
+}
+
+/// Every service that is listed can be described, by a client of either version.
+#[tokio::test]
+async fn reflection_describes_what_it_lists() {
+    use tonic_reflection::pb::{v1, v1alpha};
+    const NAMES: [&str; 3] =
+        ["grpc.health.v1.Health", "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"];
+
+    let fixture = start(SOON).await;
+    for name in NAMES {
+        let ask = v1::server_reflection_request::MessageRequest::FileContainingSymbol(name.to_owned());
+        let ask = tokio_stream::once(v1::ServerReflectionRequest { host: String::new(), message_request: Some(ask) });
+        let mut client = v1::server_reflection_client::ServerReflectionClient::new(fixture.within.clone());
+        assert!(
+            client.server_reflection_info(ask).await.unwrap().into_inner().message().await.is_ok_and(|it| it.is_some()),
+            "{name}"
+        );
+
+        let ask = v1alpha::server_reflection_request::MessageRequest::FileContainingSymbol(name.to_owned());
+        let ask = tokio_stream::once(v1alpha::ServerReflectionRequest { host: String::new(), message_request: Some(ask) });
+        let mut client = v1alpha::server_reflection_client::ServerReflectionClient::new(fixture.within.clone());
+        assert!(
+            client.server_reflection_info(ask).await.unwrap().into_inner().message().await.is_ok_and(|it| it.is_some()),
+            "{name}"
+        );
+    }
 }

@@ -68,7 +68,7 @@ impl From<DispatcherError> for Status {
             }
             DispatcherError::Superseded => status::aborted(reason::SESSION_SUPERSEDED, text),
             DispatcherError::TooManySessions(_) => status::resource_exhausted(reason::TOO_MANY_SESSIONS, text, RETRY_AFTER),
-            DispatcherError::TooManyPartitions(_) => status::resource_exhausted(reason::QUEUE_FULL, text, RETRY_AFTER),
+            DispatcherError::TooManyPartitions(_) => status::resource_exhausted(reason::TOO_MANY_QUEUES, text, RETRY_AFTER),
             DispatcherError::TooManyReaders(_) => status::resource_exhausted(reason::TOO_MANY_WATCHERS, text, RETRY_AFTER),
             DispatcherError::SessionSilent(_) => status::deadline_exceeded(text),
             DispatcherError::ShuttingDown => status::unavailable(reason::SHUTTING_DOWN, text, RETRY_AFTER),

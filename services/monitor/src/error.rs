@@ -63,7 +63,7 @@ impl From<MonitorError> for Status {
 fn store(error: &StoreError) -> Status {
     match error {
         StoreError::Unavailable(_) => status::unavailable(reason::STORE_UNAVAILABLE, "the database is unavailable", RETRY_AFTER),
-        StoreError::Busy => status::resource_exhausted(reason::RATE_LIMITED, "all database connections are in use", RETRY_AFTER),
+        StoreError::Busy => status::resource_exhausted(reason::OVERLOADED, "all database connections are in use", RETRY_AFTER),
         StoreError::Schema { .. } | StoreError::Corrupt(_) | StoreError::Refused(_) | StoreError::Configuration(_) => {
             status::internal(error)
         }
@@ -98,7 +98,7 @@ mod tests {
             (MonitorError::TooManyWatchers(3), Code::ResourceExhausted, "TOO_MANY_WATCHERS"),
             (MonitorError::ShuttingDown, Code::Unavailable, "SHUTTING_DOWN"),
             (StoreError::Unavailable("down".into()).into(), Code::Unavailable, "STORE_UNAVAILABLE"),
-            (StoreError::Busy.into(), Code::ResourceExhausted, "RATE_LIMITED"),
+            (StoreError::Busy.into(), Code::ResourceExhausted, "OVERLOADED"),
             (StoreError::Corrupt("row".to_owned()).into(), Code::Internal, "INTERNAL"),
             (MonitorError::Dispatcher(Box::new(Status::unavailable("down"))), Code::Unavailable, "DISPATCHER_UNAVAILABLE"),
             (MonitorError::Dispatcher(Box::new(Status::invalid_argument("bug"))), Code::Internal, "INTERNAL"),

@@ -12,15 +12,6 @@ const LATER: Duration = Duration::from_secs(2);
 /// Violations in one answer: details travel in HTTP/2 trailers, which clients take up to 16 KiB.
 const SHOWN_VIOLATIONS: usize = 24;
 
-/// An idempotency key is held by another task.
-const IDEMPOTENCY_KEY_TAKEN: &str = "IDEMPOTENCY_KEY_TAKEN";
-/// The task has ended.
-const TASK_FINISHED: &str = "TASK_FINISHED";
-/// The task has not ended.
-const TASK_NOT_FINISHED: &str = "TASK_NOT_FINISHED";
-/// Too much is waiting.
-const OVERLOADED: &str = "OVERLOADED";
-
 /// Why a call was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
@@ -70,10 +61,10 @@ impl From<Error> for Status {
             Error::Conflict(conflict) => conflicting(conflict),
             Error::NoTask(id) => status::not_found(reason::TASK_NOT_FOUND, "task", id.to_string()),
             Error::Running(id) => status::failed_precondition(reason::TASK_RUNNING, id.to_string(), text),
-            Error::Finished(id, _) => status::failed_precondition(TASK_FINISHED, id.to_string(), text),
-            Error::NotFinished(id) => status::failed_precondition(TASK_NOT_FINISHED, id.to_string(), text),
+            Error::Finished(id, _) => status::failed_precondition(reason::TASK_FINISHED, id.to_string(), text),
+            Error::NotFinished(id) => status::failed_precondition(reason::TASK_NOT_FINISHED, id.to_string(), text),
             Error::Changed(_) => status::aborted(reason::ETAG_MISMATCH, text),
-            Error::Busy => status::resource_exhausted(OVERLOADED, text, SOON),
+            Error::Busy => status::resource_exhausted(reason::OVERLOADED, text, SOON),
             Error::TooManyWaiters => status::resource_exhausted(reason::TOO_MANY_WATCHERS, text, LATER),
             Error::Unconfirmed => status::unavailable(reason::DISPATCHER_UNAVAILABLE, text, LATER),
             Error::Unanswered => status::unavailable(reason::STORE_UNAVAILABLE, text, SOON),
@@ -91,7 +82,7 @@ fn store(error: &StoreError) -> Status {
             tracing::warn!(error = status::chain(error), "SQL is unavailable");
             status::unavailable(reason::STORE_UNAVAILABLE, "the database is unavailable", LATER)
         }
-        StoreError::Busy => status::resource_exhausted(OVERLOADED, error.to_string(), SOON),
+        StoreError::Busy => status::resource_exhausted(reason::OVERLOADED, error.to_string(), SOON),
         StoreError::Schema { .. } | StoreError::Corrupt(_) | StoreError::Refused(_) | StoreError::Configuration(_) => {
             status::internal(error)
         }
@@ -107,7 +98,7 @@ fn conflicting(conflict: Conflict) -> Status {
             format!("tasks[{index}]: the id {id} belongs to a task with another body"),
         ),
         Conflict::KeyTaken { index, key, holder } => status::already_exists(
-            IDEMPOTENCY_KEY_TAKEN,
+            reason::IDEMPOTENCY_KEY_TAKEN,
             "task",
             holder.to_string(),
             format!("tasks[{index}]: the idempotency key {key:?} belongs to task {holder}"),
