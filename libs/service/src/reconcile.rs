@@ -24,8 +24,10 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 /// What a pass found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Progress {
-    /// Nothing is left: sleep.
+    /// Nothing is left: sleep for a period.
     Idle,
+    /// Nothing is left until this has passed: sleep as long, at most a period.
+    Until(Duration),
     /// There is more: go on at once.
     More,
 }
@@ -138,6 +140,7 @@ impl Supervisor {
                 // Others get their turn, also when there is always more.
                 Ok(Progress::More) => tokio::task::yield_now().await,
                 Ok(Progress::Idle) => self.sleep(&shutdown, jittered(self.spec.period)).await,
+                Ok(Progress::Until(due)) => self.sleep(&shutdown, due.min(self.spec.period)).await,
                 // Only time ends a backoff: signals keep coming while the store is down.
                 Err(_) => drop(tokio::time::timeout(backoff(self.failures), shutdown.cancelled()).await),
             }
@@ -233,6 +236,17 @@ mod tests {
         // Longer than a period with its jitter, and shorter than two.
         tokio::time::sleep(HOUR * 3 / 2).await;
         assert_eq!(fixture.handle.status().passes, 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sleeps_no_longer_than_until_the_next_thing_is_due() {
+        let fixture = start(|pass| Ok(Progress::Until(if pass == 1 { HOUR / 4 } else { HOUR * 9 })));
+        passes(&fixture.handle, 1).await;
+        let begun = Instant::now();
+        passes(&fixture.handle, 2).await;
+        assert!((HOUR / 4..HOUR / 3).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+        passes(&fixture.handle, 3).await;
+        assert!((HOUR..HOUR * 3 / 2).contains(&begun.elapsed()), "{:?}", begun.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
