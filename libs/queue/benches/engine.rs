@@ -12,7 +12,7 @@ use std::{
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use oxcart_queue::{
-    Complete, EngineOptions, Enqueue, EnqueueCause, EntryKey, LeaseRequest, MemoryEngine, Outcome, Partition, QueueEngine,
+    Claim, Complete, EngineOptions, Enqueue, EnqueueCause, EntryKey, LeaseRequest, MemoryEngine, Outcome, Partition, QueueEngine,
     RedisEngine, RedisOptions,
 };
 use oxcart_testkit::RedisServer;
@@ -52,8 +52,9 @@ impl Bench {
     }
 
     async fn lease_and_complete(&self, batch: usize) {
-        let tokens = (0..batch).map(|_| SystemIds.lease_token()).collect();
-        let request = LeaseRequest { worker: SystemIds.worker_id(), tokens, claim_ttl: Duration::from_secs(600) };
+        let worker = SystemIds.worker_id();
+        let claims = (0..batch).map(|_| Claim { token: SystemIds.lease_token(), worker }).collect();
+        let request = LeaseRequest { claims, claim_ttl: Duration::from_secs(600), reap: true };
         let leased = self.engine.lease(&self.partition, &request).await.expect("lease");
         assert_eq!(leased.granted.len(), batch);
         let end = |granted: &oxcart_queue::Granted| Complete {

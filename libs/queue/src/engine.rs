@@ -91,15 +91,24 @@ pub enum EnqueueStatus {
     WindowFull,
 }
 
+/// A lease wanted: its proof, and for whom.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// Proof.
+    pub token: LeaseToken,
+    /// Who gets it; goes into the journal.
+    pub worker: WorkerId,
+}
+
 /// A request for leases.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
-    /// Who asks; goes into the journal.
-    pub worker: WorkerId,
-    /// One token per lease wanted, at most [`MAX_ITEMS`]; unused ones are dropped.
-    pub tokens: Vec<LeaseToken>,
+    /// One per lease wanted, at most [`MAX_ITEMS`], served from the first on; unused ones are dropped.
+    pub claims: Vec<Claim>,
     /// Life of the claims until they are extended.
     pub claim_ttl: Duration,
+    /// Take expired leases back first. Not right after an outage: their holders could not extend them.
+    pub reap: bool,
 }
 
 /// A lease given out.
@@ -118,7 +127,8 @@ pub struct Granted {
 /// Answer to a [`LeaseRequest`].
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Leased {
-    /// The leases: lowest band first, within a band fair among fairness keys and first in, first out within one.
+    /// The leases, in the order of the claims: lowest band first, within a band fair among fairness keys and first in, first
+    /// out within one.
     pub granted: Vec<Granted>,
     /// Entries still ready.
     pub ready: u64,
@@ -388,6 +398,17 @@ pub struct JournalRead {
     pub last: JournalId,
     /// Entries right after the position asked for are gone (trimmed, or the partition is a new one).
     pub gap: bool,
+    /// The read ended at its limit of calls: there may be more.
+    pub more: bool,
+}
+
+/// Something happened in a partition.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Wakeup {
+    /// Where.
+    pub partition: Partition,
+    /// Something became ready; else only the journal has news.
+    pub ready: bool,
 }
 
 /// Where to read the journal from.
@@ -458,8 +479,8 @@ pub trait QueueEngine: Send + Sync + 'static {
     /// Puts entries in, ready or delayed. Keyed by (task, run).
     async fn enqueue(&self, partition: &Partition, items: &[Enqueue]) -> Result<Vec<EnqueueStatus>, QueueError>;
 
-    /// Gives out ready entries. Promotes due ones and takes back expired leases first, so that a lease call alone keeps a
-    /// partition moving.
+    /// Gives out ready entries. Promotes due ones and takes back expired leases first, if allowed, so that a lease call alone
+    /// keeps a partition moving.
     async fn lease(&self, partition: &Partition, request: &LeaseRequest) -> Result<Leased, QueueError>;
 
     /// Extends leases by their tokens; makes those again that the engine does not know.
@@ -496,7 +517,7 @@ pub trait QueueEngine: Send + Sync + 'static {
 
     /// Announces partitions in which something became ready or was journalled, also through other engines on the same
     /// store. Best effort: a lagging or disconnected receiver loses announcements, so poll besides.
-    fn wakeups(&self) -> broadcast::Receiver<Partition>;
+    fn wakeups(&self) -> broadcast::Receiver<Wakeup>;
 
     /// Checks that the store answers and may be used.
     async fn ping(&self) -> Result<(), QueueError>;

@@ -94,7 +94,6 @@ pub(crate) struct Fact<'a> {
     pub(crate) task: TaskId,
     pub(crate) run: Run,
     pub(crate) deliveries: u8,
-    /// The same for all entries of one call and transition.
     pub(crate) worker: Option<WorkerId>,
     pub(crate) due_ms: Option<u64>,
     pub(crate) note: &'a [u8],
@@ -129,7 +128,8 @@ impl RecordWriter {
             | flag(HAS_DUE, fact.due_ms.is_some())
             | flag(HAS_NOTE, !fact.note.is_empty())
             | flag(HAS_WORKER, fact.worker.is_some());
-        let at = self.groups.iter().position(|group| group.shape == shape).unwrap_or_else(|| {
+        let same = |group: &Group| group.shape == shape && group.worker == fact.worker;
+        let at = self.groups.iter().position(same).unwrap_or_else(|| {
             self.groups.push(Group { shape, count: 0, worker: fact.worker, body: Vec::new() });
             self.groups.len() - 1
         });

@@ -8,8 +8,8 @@ use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use oxcart_queue::{
-    Complete, EngineOptions, Enqueue, EnqueueCause, EntryKey, Extend, ExtendCause, Inspected, JournalFrom, JournalId, LeaseRequest,
-    LeaseStatus, Outcome, PartitionStats, Place, Release, Remove, TickLimits,
+    Claim, Complete, EngineOptions, Enqueue, EnqueueCause, EntryKey, Extend, ExtendCause, Inspected, JournalFrom, JournalId,
+    LeaseRequest, LeaseStatus, Outcome, PartitionStats, Place, Release, Remove, TickLimits,
 };
 use oxcart_types::{LeaseToken, TaskId};
 use proptest::{collection::btree_map, prelude::*, sample::select};
@@ -136,8 +136,8 @@ impl Driver {
                 format!("{:?}", engine.enqueue(&partition, &list.iter().map(item).collect::<Vec<_>>()).await.unwrap())
             }
             Step::Lease { wanted, ttl_ms } => {
-                let tokens = (0..*wanted).map(|_| self.fresh()).collect();
-                let request = LeaseRequest { worker: items::worker(), tokens, claim_ttl: ms(ttl_ms) };
+                let claims = (0..*wanted).map(|_| Claim { token: self.fresh(), worker: items::worker() }).collect();
+                let request = LeaseRequest { claims, claim_ttl: ms(ttl_ms), reap: true };
                 let leased = engine.lease(&partition, &request).await.unwrap();
                 self.held.extend(leased.granted.iter().map(|granted| (granted.key.task, granted.token)));
                 format!("{leased:?}")

@@ -2,13 +2,19 @@
 
 use std::{
     collections::HashMap,
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError, RwLock},
     time::{Duration, Instant},
 };
 
 use oxcart_queue::{Partition, QueueEngine, QueueError};
+use oxcart_service::{
+    Metrics,
+    reconcile::{self, Progress, ReconcilerSpec},
+};
 use oxcart_types::{Clock, IdSource, QueueName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::Instrument as _;
 
 use crate::{config::Config, error::DispatcherError, metrics::DispatcherMetrics, partition::Lane, session::Sessions};
 
@@ -19,6 +25,8 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) metrics: DispatcherMetrics,
+    /// Metrics of the process, where reconcilers are counted.
+    process: Metrics,
     pub(crate) sessions: Sessions,
     /// Cancelled first: no new grants, sessions are sent elsewhere.
     pub(crate) draining: CancellationToken,
@@ -41,8 +49,9 @@ impl Core {
         engine: Arc<dyn QueueEngine>,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
-        metrics: DispatcherMetrics,
+        process: Metrics,
     ) -> Arc<Self> {
+        let metrics = DispatcherMetrics::register(&process);
         let sessions = Sessions::new(config.max_sessions, metrics.sessions.clone());
         Arc::new(Self {
             config,
@@ -50,12 +59,28 @@ impl Core {
             clock,
             ids,
             metrics,
+            process,
             sessions,
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
             lanes: RwLock::default(),
             outage: Mutex::default(),
         })
+    }
+
+    /// Starts a reconciler of this dispatcher, which ends when it drains. Its passes do not fail: [`Core::observe`] sees what the
+    /// engine refuses. A pass that panics is logged, counted and followed by the next.
+    pub(crate) fn reconcile<F, Fut>(&self, spec: ReconcilerSpec, span: &tracing::Span, mut pass: F)
+    where
+        F: FnMut() -> Fut + Send + 'static,
+        Fut: Future<Output = Progress> + Send + 'static,
+    {
+        let span = span.clone();
+        let work = move || {
+            let pass = pass();
+            async move { Ok::<_, Infallible>(pass.await) }.instrument(span.clone())
+        };
+        reconcile::spawn(spec, &self.tasks, self.draining.clone(), &self.process, work);
     }
 
     /// The lane of a partition, made when it is first needed.

@@ -10,17 +10,24 @@ use oxcart_proto::pb::dispatcher::v1::{
     dispatcher_service_server::{DispatcherServiceServer, SERVICE_NAME as DISPATCHER_SERVICE},
     session_service_server::{SERVICE_NAME as SESSION_SERVICE, SessionServiceServer},
 };
-use oxcart_queue::QueueEngine;
-use oxcart_service::{Component, Metrics, NotReady, Readiness, ServiceError};
+use oxcart_queue::{QueueEngine, Wakeup};
+use oxcart_service::{
+    Component, Metrics, NotReady, Readiness, ServiceError,
+    reconcile::{Progress, ReconcilerSpec},
+};
 use oxcart_types::{Clock, IdSource};
 use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 
-use crate::{config::Config, core::Core, grpc, metrics::DispatcherMetrics};
+use crate::{config::Config, core::Core, grpc};
 
 /// Leases stop counting this long after the engine took them back.
 const PRUNE_GRACE: Duration = Duration::from_secs(1);
+/// Such leases are looked for this often.
+const PRUNE_PERIOD: Duration = Duration::from_secs(1);
+/// An engine that announces nothing is listened to again after this; granters poll meanwhile.
+const LISTEN_AGAIN: Duration = Duration::from_secs(5);
 
 /// What the dispatcher is given.
 pub struct Deps {
@@ -55,8 +62,7 @@ impl Dispatcher {
     /// A dispatcher over an engine. Nothing runs before [`Component::run`] and the first call.
     #[must_use]
     pub fn new(config: Config, deps: Deps) -> Self {
-        let metrics = DispatcherMetrics::register(&deps.metrics);
-        Self { core: Core::new(config, deps.engine, deps.clock, deps.ids, metrics) }
+        Self { core: Core::new(config, deps.engine, deps.clock, deps.ids, deps.metrics) }
     }
 }
 
@@ -89,7 +95,16 @@ impl Component for Dispatcher {
     }
 
     async fn run(self: Box<Self>, shutdown: CancellationToken) -> Result<(), ServiceError> {
-        follow(&self.core, &shutdown).await;
+        let core = &self.core;
+        let spec = |name, period| ReconcilerSpec { name, period, wake: Arc::default() };
+        let span = tracing::Span::none();
+        let listened = Arc::clone(core);
+        core.reconcile(spec("listener", LISTEN_AGAIN), &span, move || listen(Arc::clone(&listened)));
+        let discovered = Arc::clone(core);
+        core.reconcile(spec("discovery", core.config.discovery_period), &span, move || discover(Arc::clone(&discovered)));
+        let pruned = Arc::clone(core);
+        core.reconcile(spec("pruner", PRUNE_PERIOD), &span, move || prune(Arc::clone(&pruned)));
+        shutdown.cancelled().await;
         self.core.draining.cancel();
         self.core.tasks.close();
         self.core.tasks.wait().await;
@@ -97,41 +112,46 @@ impl Component for Dispatcher {
     }
 }
 
-/// Passes wake-ups of other replicas on, finds partitions that others made, and forgets leases that nobody can hold any more.
-async fn follow(core: &Arc<Core>, shutdown: &CancellationToken) {
+/// Passes on what the engine announces: what became ready, through this replica or another, wakes its granter. Ends with the
+/// announcements, or when the dispatcher drains.
+async fn listen(core: Arc<Core>) -> Progress {
     let mut wakeups = core.engine.wakeups();
-    let mut discovery = tokio::time::interval(core.config.discovery_period);
-    let mut prune = tokio::time::interval(Duration::from_secs(1));
-    let mut announced = true;
+    // What was announced while nobody listened.
+    core.wake_all();
     loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            woken = wakeups.recv(), if announced => match woken {
-                Ok(partition) => core.wake(&partition),
-                Err(RecvError::Lagged(_)) => core.wake_all(),
-                // The engine announces nothing any more; the poll goes on.
-                Err(RecvError::Closed) => announced = false,
-            },
-            _ = discovery.tick() => discover(core).await,
-            _ = prune.tick() => {
-                let (pruned, queues) = core.sessions.prune(Instant::now(), PRUNE_GRACE);
-                core.metrics.leases_pruned.inc_by(pruned as u64);
-                for queue in queues {
-                    core.wake_queue(&queue);
-                }
-            }
+        let woken = tokio::select! {
+            () = core.draining.cancelled() => return Progress::Idle,
+            woken = wakeups.recv() => woken,
+        };
+        match woken {
+            Ok(Wakeup { partition, ready: true }) => core.wake(&partition),
+            Ok(Wakeup { ready: false, .. }) => {}
+            Err(RecvError::Lagged(_)) => core.wake_all(),
+            Err(RecvError::Closed) => return Progress::Idle,
         }
     }
 }
 
-async fn discover(core: &Arc<Core>) {
+/// Finds partitions that other replicas made.
+async fn discover(core: Arc<Core>) -> Progress {
     let began = Instant::now();
     let result = core.engine.partitions().await;
     core.observe("partitions", 1, began, &result);
     for partition in result.into_iter().flatten() {
         if let Err(error) = core.lane(&partition) {
             tracing::warn!(%error, "a partition is not kept moving by this replica");
-            return;
+            break;
         }
     }
+    Progress::Idle
+}
+
+/// Forgets leases that nobody can hold any more.
+async fn prune(core: Arc<Core>) -> Progress {
+    let (pruned, queues) = core.sessions.prune(Instant::now(), PRUNE_GRACE);
+    core.metrics.leases_pruned.inc_by(pruned as u64);
+    for queue in queues {
+        core.wake_queue(&queue);
+    }
+    Progress::Idle
 }

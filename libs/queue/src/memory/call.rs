@@ -17,6 +17,7 @@ pub(super) struct Call<'a> {
     record: RecordWriter,
     changed: bool,
     was_idle: bool,
+    readied: bool,
 }
 
 /// Counts of [`Call::reap`].
@@ -37,20 +38,20 @@ pub(super) struct Told<'a> {
 impl<'a> Call<'a> {
     pub(super) fn begin(state: &'a mut State, options: &'a EngineOptions, now_ms: u64) -> Self {
         let was_idle = state.ready_count() == 0;
-        Self { state, options, now_ms, record: RecordWriter::new(now_ms), changed: false, was_idle }
+        Self { state, options, now_ms, record: RecordWriter::new(now_ms), changed: false, was_idle, readied: false }
     }
 
-    /// Writes the journal. True when others should hear of it.
-    pub(super) fn finish(self) -> bool {
+    /// Writes the journal. `None` when there is nothing to announce, else whether something became ready.
+    pub(super) fn finish(self) -> Option<bool> {
         if self.changed {
             self.state.seq += 1;
         }
-        let became_ready = self.was_idle && self.state.ready_count() > 0;
+        let ready = self.readied && self.state.ready_count() > 0;
         if self.record.is_empty() {
-            return became_ready;
+            return (ready && self.was_idle).then_some(true);
         }
         self.state.journal.push(self.now_ms, self.record.finish());
-        true
+        Some(ready)
     }
 
     pub(super) fn tell(&mut self, transition: Transition, entry: &Entry, told: Told<'_>) {
@@ -81,6 +82,7 @@ impl<'a> Call<'a> {
     /// Where an entry waits `delay_ms` from now: at the end of its line when that is zero.
     pub(super) fn waiting(&mut self, key: &EntryKey, delay_ms: u64) -> Spot {
         if delay_ms == 0 {
+            self.readied = true;
             Spot::Ready { pass: self.state.fairness.next(key) }
         } else {
             Spot::Delayed { due_ms: self.now_ms + delay_ms }

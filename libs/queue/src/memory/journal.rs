@@ -39,7 +39,7 @@ impl Journal {
     /// Reads at most `max_calls` records.
     pub(super) fn read(&self, from: JournalFrom, max_calls: usize) -> Result<JournalRead, QueueError> {
         let (start, gap) = match from {
-            JournalFrom::Newest => return Ok(JournalRead { entries: Vec::new(), last: self.last, gap: false }),
+            JournalFrom::Newest => return Ok(JournalRead { entries: Vec::new(), last: self.last, gap: false, more: false }),
             JournalFrom::Oldest => (0, false),
             JournalFrom::After(position) if position == JournalId::default() => (0, self.trimmed),
             // A position from a journal that was lost: this one begins anew.
@@ -49,8 +49,10 @@ impl Journal {
                 Err(at) => (at, true),
             },
         };
-        let mut read = JournalRead { entries: Vec::new(), last: self.resume_at(from), gap };
-        for (id, record) in self.records.range(start..).take(max_calls) {
+        let mut read = JournalRead { entries: Vec::new(), last: self.resume_at(from), gap, more: false };
+        let records = self.records.range(start..);
+        read.more = records.len() >= max_calls;
+        for (id, record) in records.take(max_calls) {
             read.entries.extend(record::decode(record.clone())?);
             read.last = *id;
         }
@@ -112,9 +114,9 @@ mod tests {
             journal.push(2, record(task));
         }
         let late = journal.read(JournalFrom::After(first.last), 2).unwrap();
-        assert_eq!((tasks(&late), late.gap), (vec![3, 4], true));
+        assert_eq!((tasks(&late), late.gap, late.more), (vec![3, 4], true, true));
         let next = journal.read(JournalFrom::After(late.last), 2).unwrap();
-        assert_eq!((tasks(&next), next.gap), (vec![5], false));
+        assert_eq!((tasks(&next), next.gap, next.more), (vec![5], false, false));
         let idle = journal.read(JournalFrom::After(next.last), 2).unwrap();
         assert_eq!((tasks(&idle), idle.gap, idle.last), (vec![], false, next.last));
         let oldest = journal.read(JournalFrom::Oldest, 10).unwrap();

@@ -25,7 +25,7 @@ use crate::{
     engine::{
         Complete, EngineOptions, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Inspected, JournalFrom, JournalId,
         JournalRead, LeaseRequest, LeaseStatus, Leased, MAX_ITEMS, Partition, PartitionStats, Presence, QueueEngine, QueueError,
-        Release, Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG,
+        Release, Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG, Wakeup,
     },
     rules::notes_fit,
 };
@@ -35,7 +35,7 @@ pub struct MemoryEngine {
     options: EngineOptions,
     clock: Arc<dyn Clock>,
     partitions: RwLock<HashMap<Partition, Arc<Mutex<State>>>>,
-    wakeups: broadcast::Sender<Partition>,
+    wakeups: broadcast::Sender<Wakeup>,
 }
 
 impl fmt::Debug for MemoryEngine {
@@ -71,16 +71,16 @@ impl MemoryEngine {
     /// Runs a call that may change the partition, and announces what it did.
     fn write<T>(&self, partition: &Partition, operation: impl FnOnce(&mut Call<'_>) -> T) -> T {
         let state = self.made(partition);
-        let (reply, announce) = {
+        let (reply, news) = {
             let mut state = lock(&state);
             // Read under the lock, so that calls on a partition see times in their order.
             let mut call = Call::begin(&mut state, &self.options, self.now_ms());
             let reply = operation(&mut call);
             (reply, call.finish())
         };
-        if announce {
+        if let Some(ready) = news {
             // Fails only when nobody listens.
-            let _ = self.wakeups.send(partition.clone());
+            let _ = self.wakeups.send(Wakeup { partition: partition.clone(), ready });
         }
         reply
     }
@@ -102,8 +102,8 @@ impl QueueEngine for MemoryEngine {
     }
 
     async fn lease(&self, partition: &Partition, request: &LeaseRequest) -> Result<Leased, QueueError> {
-        check::at_most(request.tokens.len())?;
-        if request.tokens.is_empty() {
+        check::at_most(request.claims.len())?;
+        if request.claims.is_empty() {
             return Ok(Leased::default());
         }
         Ok(self.write(partition, |call| operations::lease(call, request)))
@@ -170,7 +170,7 @@ impl QueueEngine for MemoryEngine {
             Some(state) => lock(&state).journal.read(from, max_calls.clamp(1, MAX_ITEMS)),
             None => {
                 let gap = matches!(from, JournalFrom::After(position) if position != JournalId::default());
-                Ok(JournalRead { entries: Vec::new(), last: JournalId::default(), gap })
+                Ok(JournalRead { entries: Vec::new(), last: JournalId::default(), gap, more: false })
             }
         }
     }
@@ -181,7 +181,7 @@ impl QueueEngine for MemoryEngine {
         Ok(partitions)
     }
 
-    fn wakeups(&self) -> broadcast::Receiver<Partition> {
+    fn wakeups(&self) -> broadcast::Receiver<Wakeup> {
         self.wakeups.subscribe()
     }
 

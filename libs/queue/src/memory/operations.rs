@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{
     engine::{
-        Complete, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Granted, Inspected, LeaseRequest, LeaseStatus, Leased,
-        PartitionStats, Place, Presence, Release, Remove, RemoveStatus, TickLimits, Ticked, Transition,
+        Claim, Complete, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Granted, Inspected, LeaseRequest, LeaseStatus,
+        Leased, PartitionStats, Place, Presence, Release, Remove, RemoveStatus, TickLimits, Ticked, Transition,
     },
     rules::to_millis,
 };
@@ -33,15 +33,16 @@ pub(super) fn enqueue(call: &mut Call<'_>, item: &Enqueue, with_note: bool) -> E
 }
 
 pub(super) fn lease(call: &mut Call<'_>, request: &LeaseRequest) -> Leased {
-    call.settle_time(TickLimits::default());
+    let limits = TickLimits::default();
+    call.settle_time(if request.reap { limits } else { TickLimits { reap: 0, ..limits } });
     let turn = call.state.turns + 1;
     let every = u64::from(call.options.lowest_band_every);
     let mut from_band = if every > 0 && turn.is_multiple_of(every) { call.state.lowest_band().unwrap_or(0) } else { 0 };
     let ttl_ms = to_millis(request.claim_ttl);
-    let mut granted = Vec::with_capacity(request.tokens.len());
+    let mut granted = Vec::with_capacity(request.claims.len());
     // Per band: the pass of the last entry given out, and how many were.
     let mut served: HashMap<u8, (u64, u64)> = HashMap::new();
-    for token in &request.tokens {
+    for Claim { token, worker } in &request.claims {
         let mut next = call.state.next_ready(from_band);
         if next.is_none() {
             from_band = 0;
@@ -54,7 +55,7 @@ pub(super) fn lease(call: &mut Call<'_>, request: &LeaseRequest) -> Leased {
         }
         let entry = Entry { deliveries: entry.deliveries.saturating_add(1), spot: call.leased(ttl_ms, *token), ..entry };
         call.put(entry);
-        call.tell(Transition::Granted, &entry, Told { worker: Some(request.worker), ..Told::default() });
+        call.tell(Transition::Granted, &entry, Told { worker: Some(*worker), ..Told::default() });
         granted.push(Granted { key: entry.key, run: entry.run, deliveries: entry.deliveries, token: *token });
     }
     if !granted.is_empty() {

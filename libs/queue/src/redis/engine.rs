@@ -25,7 +25,7 @@ use crate::{
     engine::{
         Complete, EngineOptions, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Inspected, JournalFrom, JournalRead,
         LeaseRequest, LeaseStatus, Leased, MAX_ITEMS, Partition, PartitionStats, Presence, QueueEngine, QueueError, Release,
-        Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG,
+        Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG, Wakeup,
     },
     rules::{notes_fit, to_millis},
 };
@@ -43,7 +43,7 @@ pub struct RedisEngine {
     scripts: Scripts,
     /// Tells own announcements from those of others.
     name: String,
-    wakeups: broadcast::Sender<Partition>,
+    wakeups: broadcast::Sender<Wakeup>,
     listener: AbortHandle,
     /// Incarnations as last seen. A new one means that the registry may be lost as well.
     incarnations: Mutex<HashMap<Partition, u64>>,
@@ -121,9 +121,9 @@ impl RedisEngine {
         let (incarnation, announce, reply): (String, u8, T) = self.read(partition, script, &args).await?;
         let incarnation = reply::incarnation(&incarnation)?;
         self.register(partition, name, incarnation).await?;
-        if announce == 1 {
+        if announce > 0 {
             // Fails only when nobody listens.
-            let _ = self.wakeups.send(partition.clone());
+            let _ = self.wakeups.send(Wakeup { partition: partition.clone(), ready: announce > 1 });
         }
         Ok((incarnation, reply))
     }
@@ -179,22 +179,21 @@ impl QueueEngine for RedisEngine {
     }
 
     async fn lease(&self, partition: &Partition, request: &LeaseRequest) -> Result<Leased, QueueError> {
-        check::at_most(request.tokens.len())?;
-        if request.tokens.is_empty() {
+        check::at_most(request.claims.len())?;
+        if request.claims.is_empty() {
             return Ok(Leased::default());
         }
         let limits = TickLimits::default();
         let mut args = vec![
             text(to_millis(request.claim_ttl)),
             text(limits.promote),
-            text(limits.reap),
+            text(if request.reap { limits.reap } else { 0 }),
             text(self.options.max_deliveries),
             text(self.options.lowest_band_every),
-            request.worker.as_bytes().to_vec(),
         ];
-        args.extend(request.tokens.iter().map(|token| token.as_bytes().to_vec()));
+        args.extend(request.claims.iter().map(wire::claim));
         let (_, (grants, ready, next_due)): (_, (Bytes, u64, i64)) = self.write(partition, &self.scripts.lease, args).await?;
-        Ok(Leased { granted: reply::granted(&grants, &request.tokens)?, ready, next_due: reply::duration(next_due) })
+        Ok(Leased { granted: reply::granted(&grants, &request.claims)?, ready, next_due: reply::duration(next_due) })
     }
 
     async fn extend(&self, partition: &Partition, cause: ExtendCause, items: &[Extend]) -> Result<Vec<LeaseStatus>, QueueError> {
@@ -286,9 +285,11 @@ impl QueueEngine for RedisEngine {
             JournalFrom::Oldest => "0-0".to_owned(),
             JournalFrom::Newest => "$".to_owned(),
         };
-        let args = [after.into_bytes(), text(max_calls.clamp(1, MAX_ITEMS))];
+        let max_calls = max_calls.clamp(1, MAX_ITEMS);
+        let args = [after.into_bytes(), text(max_calls)];
         let (gap, newest, records): (u8, String, Vec<(String, Bytes)>) = self.read(partition, &self.scripts.journal, &args).await?;
-        reply::journal(from, gap == 1, reply::position(&newest)?, records)
+        let more = records.len() >= max_calls;
+        reply::journal(from, gap == 1, reply::position(&newest)?, records, more)
     }
 
     async fn partitions(&self) -> Result<Vec<Partition>, QueueError> {
@@ -300,7 +301,7 @@ impl QueueEngine for RedisEngine {
         Ok(partitions)
     }
 
-    fn wakeups(&self) -> broadcast::Receiver<Partition> {
+    fn wakeups(&self) -> broadcast::Receiver<Wakeup> {
         self.wakeups.subscribe()
     }
 

@@ -8,8 +8,8 @@ use oxcart_types::{LeaseToken, TaskId};
 use super::wire::{MEMBER_BYTES, key_from, key_of, run_and_deliveries};
 use crate::{
     engine::{
-        EnqueueStatus, EntryKey, Granted, Inspected, JournalFrom, JournalId, JournalRead, LeaseStatus, PartitionStats, Place,
-        Presence, QueueError, RemoveStatus,
+        Claim, EnqueueStatus, EntryKey, Granted, Inspected, JournalFrom, JournalId, JournalRead, LeaseStatus, PartitionStats,
+        Place, Presence, QueueError, RemoveStatus,
     },
     record,
 };
@@ -74,17 +74,17 @@ pub(super) fn removed(codes: &[u8], tokens: &[u8], count: usize) -> Result<Vec<R
     codes.iter().map(&mut status).collect()
 }
 
-pub(super) fn granted(grants: &[u8], tokens: &[LeaseToken]) -> Result<Vec<Granted>, QueueError> {
+pub(super) fn granted(grants: &[u8], claims: &[Claim]) -> Result<Vec<Granted>, QueueError> {
     let grant_bytes = MEMBER_BYTES + 5;
-    if !grants.len().is_multiple_of(grant_bytes) || grants.len() / grant_bytes > tokens.len() {
-        return Err(corrupt("grants that do not match the tokens"));
+    if !grants.len().is_multiple_of(grant_bytes) || grants.len() / grant_bytes > claims.len() {
+        return Err(corrupt("grants that do not match the claims"));
     }
-    let grant = |(grant, token): (&[u8], &LeaseToken)| {
+    let grant = |(grant, claim): (&[u8], &Claim)| {
         let (member, rest) = grant.split_at(MEMBER_BYTES);
         let (run, deliveries) = run_and_deliveries(rest)?;
-        Some(Granted { key: key_of(member)?, run, deliveries, token: *token })
+        Some(Granted { key: key_of(member)?, run, deliveries, token: claim.token })
     };
-    let grants = grants.chunks_exact(grant_bytes).zip(tokens).map(grant);
+    let grants = grants.chunks_exact(grant_bytes).zip(claims).map(grant);
     grants.map(|grant| grant.ok_or_else(|| corrupt("a malformed grant"))).collect()
 }
 
@@ -150,6 +150,7 @@ pub(super) fn journal(
     gap: bool,
     newest: JournalId,
     records: Vec<(String, Bytes)>,
+    more: bool,
 ) -> Result<JournalRead, QueueError> {
     let (last, gap) = match from {
         JournalFrom::Newest => (newest, false),
@@ -157,7 +158,7 @@ pub(super) fn journal(
         // A position beyond the newest is of a journal that was lost: begin anew.
         JournalFrom::After(after) => (if after <= newest { after } else { JournalId::default() }, gap),
     };
-    let mut read = JournalRead { entries: Vec::new(), last, gap };
+    let mut read = JournalRead { entries: Vec::new(), last, gap, more };
     for (id, record) in records {
         read.entries.extend(record::decode(record)?);
         read.last = position(&id)?;
@@ -167,6 +168,8 @@ pub(super) fn journal(
 
 #[cfg(test)]
 mod tests {
+    use oxcart_types::WorkerId;
+
     use super::*;
 
     #[test]
@@ -176,10 +179,11 @@ mod tests {
         refused(enqueued(&[1], 2).map(drop));
         refused(leases(&[4], 1).map(drop));
         refused(removed(&[2], &[0; 15], 1).map(drop));
-        refused(granted(&[0; 25], &[LeaseToken::from_bytes([1; 16])]).map(drop));
+        let claim = Claim { token: LeaseToken::from_bytes([1; 16]), worker: WorkerId::from_bytes([2; 16]) };
+        refused(granted(&[0; 25], &[claim]).map(drop));
         refused(granted(&[0; 26], &[]).map(drop));
         // A grant of run 0.
-        refused(granted(&[0; 26], &[LeaseToken::from_bytes([1; 16])]).map(drop));
+        refused(granted(&[0; 26], &[claim]).map(drop));
         refused(position("12").map(drop));
         refused(incarnation("xyz").map(drop));
     }

@@ -3,7 +3,7 @@
 //! A script that made something ready or wrote to the journal publishes the name of its partition. Each engine hears the
 //! others through one subscription and its own calls directly, by their replies.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
 use deadpool_redis::redis::{
     Client, Msg, RedisResult,
@@ -13,7 +13,7 @@ use futures_util::StreamExt as _;
 use tokio::{sync::broadcast, time::timeout};
 
 use super::keys;
-use crate::engine::Partition;
+use crate::engine::{Partition, Wakeup};
 
 /// Messages taken at once; several for one partition become one announcement.
 const TAKEN_AT_ONCE: usize = 256;
@@ -31,7 +31,7 @@ struct Patience {
 }
 
 /// Listens until it is aborted; connects again when the connection breaks.
-pub(super) async fn listen(client: Client, channel: String, me: String, wakeups: broadcast::Sender<Partition>) {
+pub(super) async fn listen(client: Client, channel: String, me: String, wakeups: broadcast::Sender<Wakeup>) {
     let mut pause = FIRST_PAUSE;
     loop {
         match timeout(PATIENCE.answer, subscribe(&client, &channel)).await {
@@ -55,13 +55,7 @@ async fn subscribe(client: &Client, channel: &str) -> RedisResult<(PubSubSink, P
 }
 
 /// Passes announcements on until the connection ends or no longer answers.
-async fn forward(
-    mut sink: PubSubSink,
-    messages: PubSubStream,
-    patience: Patience,
-    me: &str,
-    wakeups: &broadcast::Sender<Partition>,
-) {
+async fn forward(mut sink: PubSubSink, messages: PubSubStream, patience: Patience, me: &str, wakeups: &broadcast::Sender<Wakeup>) {
     let mut chunks = messages.ready_chunks(TAKEN_AT_ONCE);
     loop {
         match timeout(patience.quiet, chunks.next()).await {
@@ -75,18 +69,27 @@ async fn forward(
     }
 }
 
-fn announce(messages: &[Msg], me: &str, wakeups: &broadcast::Sender<Partition>) {
-    let partitions: HashSet<Partition> = messages.iter().filter_map(|message| parse(message.get_payload_bytes(), me)).collect();
-    for partition in partitions {
+fn announce(messages: &[Msg], me: &str, wakeups: &broadcast::Sender<Wakeup>) {
+    let mut news: HashMap<Partition, bool> = HashMap::new();
+    for Wakeup { partition, ready } in messages.iter().filter_map(|message| parse(message.get_payload_bytes(), me)) {
+        *news.entry(partition).or_default() |= ready;
+    }
+    for (partition, ready) in news {
         // Fails only when nobody listens.
-        let _ = wakeups.send(partition);
+        let _ = wakeups.send(Wakeup { partition, ready });
     }
 }
 
-/// The partition that a message names; `None` when I sent it, or when it is not one of ours.
-fn parse(message: &[u8], me: &str) -> Option<Partition> {
-    let (sender, name) = std::str::from_utf8(message).ok()?.split_once(' ')?;
-    if sender == me { None } else { keys::parse(name) }
+/// What a message announces: sender, `ready` or `news`, partition. `None` when I sent it, or when it is not one of ours.
+fn parse(message: &[u8], me: &str) -> Option<Wakeup> {
+    let (sender, rest) = std::str::from_utf8(message).ok()?.split_once(' ')?;
+    let (what, name) = rest.split_once(' ')?;
+    let ready = match what {
+        "ready" => true,
+        "news" => false,
+        _ => return None,
+    };
+    if sender == me { None } else { keys::parse(name).map(|partition| Wakeup { partition, ready }) }
 }
 
 #[cfg(test)]
@@ -116,9 +119,9 @@ mod tests {
             () = forward(sink, messages, patience, "me", &wakeups) => panic!("gave up"),
             heard = async {
                 asked_often.await;
-                server.command("PUBLISH channel \"them mail:0\"").await.unwrap();
+                server.command("PUBLISH channel \"them ready mail:0\"").await.unwrap();
                 heard.recv().await
-            } => assert_eq!(heard.unwrap().number, 0),
+            } => assert_eq!(heard.unwrap().partition.number, 0),
         }
     }
 
@@ -135,8 +138,9 @@ mod tests {
 
     #[test]
     fn own_and_foreign_messages_are_ignored() {
-        assert!(parse(b"them mail:0", "me").is_some());
-        for ignored in [&b"me mail:0"[..], b"mail:0", b"them", b"them Mail", b"\xff \xff"] {
+        let ready = |message: &[u8]| parse(message, "me").map(|wakeup| wakeup.ready);
+        assert_eq!((ready(b"them ready mail:0"), ready(b"them news mail:0")), (Some(true), Some(false)));
+        for ignored in [&b"me ready mail:0"[..], b"them mail:0", b"them other mail:0", b"them", b"them news Mail", b"\xff \xff"] {
             assert_eq!(parse(ignored, "me"), None);
         }
     }

@@ -4,7 +4,7 @@ use bytes::BufMut as _;
 use oxcart_types::{Run, TaskId};
 
 use crate::{
-    engine::{Complete, Enqueue, EntryKey, Extend, Release, Remove},
+    engine::{Claim, Complete, Enqueue, EntryKey, Extend, Release, Remove},
     record::code,
     rules::to_millis,
 };
@@ -53,6 +53,10 @@ pub(super) fn enqueue(item: &Enqueue, with_note: bool) -> Vec<u8> {
     spec.put_u8(code(item.cause.transition()));
     spec.put_slice(note);
     spec
+}
+
+pub(super) fn claim(claim: &Claim) -> Vec<u8> {
+    [claim.token.as_bytes().as_slice(), claim.worker.as_bytes()].concat()
 }
 
 pub(super) fn extend(item: &Extend) -> Vec<u8> {

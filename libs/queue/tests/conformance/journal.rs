@@ -4,8 +4,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use oxcart_queue::{
-    Complete, EngineOptions, Enqueue, EnqueueCause, ExtendCause, JournalFrom, JournalId, Outcome, Release, Remove, Transition as T,
+    Claim, Complete, EngineOptions, Enqueue, EnqueueCause, ExtendCause, JournalFrom, JournalId, LeaseRequest, Outcome, Release,
+    Remove, Transition as T,
 };
+use oxcart_types::WorkerId;
 use rstest::rstest;
 
 use crate::support::{Backend, Rig, items::*, partition};
@@ -126,7 +128,7 @@ async fn a_reader_goes_on_where_it_stopped(#[case] backend: Backend) {
     let mut seen = Vec::new();
     for entries in [2, 1, 1, 0, 0] {
         let read = engine.journal(&partition, JournalFrom::After(after), 1).await.unwrap();
-        assert_eq!((read.entries.len(), read.gap), (entries, false));
+        assert_eq!((read.entries.len(), read.gap, read.more), (entries, false, entries > 0));
         assert!(if entries == 0 { read.last == after } else { read.last > after });
         seen.extend(read.entries.iter().map(|entry| number(entry.task)));
         after = read.last;
@@ -177,4 +179,23 @@ async fn a_position_of_another_journal_starts_over_with_a_gap(#[case] backend: B
     let past = JournalFrom::After(JournalId { ms: 1, seq: 5 });
     let read = engine.journal(&partition, past, 10).await.unwrap();
     assert_eq!((read.gap, read.entries.len()), (true, 1));
+}
+
+#[rstest]
+#[case(Backend::Memory)]
+#[case(Backend::Redis)]
+#[tokio::test]
+async fn each_grant_names_its_own_worker(#[case] backend: Backend) {
+    let rig = Rig::new(backend).await;
+    let (engine, partition) = (&*rig.engine, partition());
+    fill(engine, &partition, 1..=4).await;
+    let worker = |number: u8| WorkerId::from_bytes([number; 16]);
+    let claim = |(at, number)| Claim { token: token(at), worker: worker(number) };
+    let claims = (1..).zip([7, 8, 7, 8, 9]).map(claim).collect();
+    let leased = engine.lease(&partition, &LeaseRequest { claims, ..request([]) }).await.unwrap();
+    assert_eq!(leased.granted.iter().map(|granted| granted.token).collect::<Vec<_>>(), (1..=4).map(token).collect::<Vec<_>>());
+    let told = journal(engine, &partition).await.into_iter().filter(|entry| entry.transition == T::Granted);
+    let mut told: Vec<_> = told.map(|entry| (number(entry.task), entry.worker)).collect();
+    told.sort_unstable_by_key(|(number, _)| *number);
+    assert_eq!(told, [(1, Some(worker(7))), (2, Some(worker(8))), (3, Some(worker(7))), (4, Some(worker(8)))]);
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use oxcart_queue::{EngineOptions, Place, TickLimits, Ticked, Transition};
+use oxcart_queue::{EngineOptions, ExtendCause, LeaseRequest, LeaseStatus, Place, TickLimits, Ticked, Transition};
 use rstest::rstest;
 
 use crate::support::{Backend, Rig, items::*, partition};
@@ -118,4 +118,22 @@ async fn an_expired_lease_still_counts_until_it_is_taken_back(#[case] backend: B
     let granted = lease(engine, &partition, [1]).await[0];
     rig.advance(CLAIM * 2).await;
     assert_eq!(complete(engine, &partition, &granted).await, oxcart_queue::LeaseStatus::Ok);
+}
+
+/// Right after an outage holders come first: neither tick nor lease takes anything from them.
+#[rstest]
+#[case(Backend::Memory)]
+#[case(Backend::Redis)]
+#[tokio::test]
+async fn nothing_is_taken_back_by_a_lease_call_that_may_not(#[case] backend: Backend) {
+    let rig = Rig::new(backend).await;
+    let (engine, partition) = (&*rig.engine, partition());
+    fill(engine, &partition, [1]).await;
+    let granted = lease(engine, &partition, [1]).await[0];
+    rig.advance(CLAIM).await;
+    let held = LeaseRequest { reap: false, ..request([2]) };
+    assert_eq!(engine.lease(&partition, &held).await.unwrap().granted, []);
+    assert_eq!(engine.extend(&partition, ExtendCause::Heartbeat, &[heartbeat(&granted)]).await.unwrap(), [LeaseStatus::Ok]);
+    rig.advance(CLAIM * 60).await;
+    assert_eq!(numbers(&lease(engine, &partition, [3]).await), [1]);
 }

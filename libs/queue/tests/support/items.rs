@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use oxcart_queue::{
-    Complete, Enqueue, EnqueueCause, EnqueueStatus, EntryKey, Extend, Granted, JournalEntry, JournalFrom, LeaseRequest,
+    Claim, Complete, Enqueue, EnqueueCause, EnqueueStatus, EntryKey, Extend, Granted, JournalEntry, JournalFrom, LeaseRequest,
     LeaseStatus, Outcome, Partition, Place, QueueEngine, Release, Transition,
 };
 use oxcart_types::{LeaseToken, Run, TaskId, WorkerId};
@@ -64,7 +64,8 @@ pub fn entry_run(number: u64, run_: u32) -> Enqueue {
 }
 
 pub fn request(tokens: impl IntoIterator<Item = u64>) -> LeaseRequest {
-    LeaseRequest { worker: worker(), tokens: tokens.into_iter().map(token).collect(), claim_ttl: CLAIM }
+    let claims = tokens.into_iter().map(|number| Claim { token: token(number), worker: worker() }).collect();
+    LeaseRequest { claims, claim_ttl: CLAIM, reap: true }
 }
 
 pub fn done(granted: &Granted) -> Complete {

@@ -15,8 +15,7 @@ pub(crate) fn entry(partition: &Partition, entry: JournalEntry) -> pb::JournalEn
         run: scalar::to_run(entry.run),
         queue: partition.queue.to_string(),
         deliveries: i32::from(entry.deliveries),
-        // One lease call may serve several sessions; then nobody is named.
-        worker_id: entry.worker.filter(|worker| !worker.as_uuid().is_nil()).map(|worker| worker.to_string()).unwrap_or_default(),
+        worker_id: entry.worker.map(|worker| worker.to_string()).unwrap_or_default(),
         next_run_at: entry.due_at.map(scalar::to_timestamp),
         ..noted
     }

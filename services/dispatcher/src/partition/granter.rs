@@ -1,127 +1,89 @@
 //! Grants leases of one partition while sessions have room for them.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use oxcart_queue::{Granted, LeaseRequest, Leased, MAX_ITEMS, QueueError, Release};
-use oxcart_types::WorkerId;
+use oxcart_queue::{Claim, Granted, LeaseRequest, Leased, MAX_ITEMS, QueueError, Release};
+use oxcart_service::reconcile::Progress;
 
-use super::{Lane, spread::spread};
+use super::{Lane, deal::deal};
 use crate::{
     core::Core,
     session::{Counted, Reserved, Session},
 };
 
 /// Leases asked for when it is not known whether anything is ready: the tokens of a call that finds little are wasted.
-const MIN_ASK: usize = 32;
+const MIN_ASK: usize = 8;
 
-/// What one turn of the granter found.
-enum Turn {
-    /// No session has room: wait until one has.
-    NoRoom,
-    /// More may be ready: go on at once.
-    More,
-    /// Nothing more is ready until then.
-    Dry(Option<Duration>),
-    /// The engine failed.
-    Failed,
-}
+/// A session and the room that is reserved in it.
+type Room = (Arc<Session>, Reserved);
 
-/// Runs until the dispatcher drains.
-pub(super) async fn run(core: Arc<Core>, lane: Arc<Lane>) {
-    let mut granter = Granter { core: Arc::clone(&core), lane: Arc::clone(&lane), ask: MIN_ASK, turn: 0 };
-    loop {
-        let turn = granter.turn().await;
-        let poll = core.config.grant_poll.mul_f64(rand::random_range(0.75..1.25));
-        let wait = match turn {
-            Turn::More => {
-                if core.draining.is_cancelled() {
-                    return;
-                }
-                continue;
-            }
-            // A session that gets room wakes this loop.
-            Turn::NoRoom => None,
-            Turn::Dry(next_due) => Some(next_due.map_or(poll, |due| due.clamp(Duration::from_millis(1), poll))),
-            Turn::Failed => Some(poll),
-        };
-        let timer = async {
-            match wait {
-                Some(wait) => tokio::time::sleep(wait).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = core.draining.cancelled() => return,
-            () = lane.wake.notified() => {}
-            () = timer => {}
-        }
-    }
-}
-
-struct Granter {
+/// Grants the leases of one partition. One pass is one lease call and its sends: what is freed meanwhile goes into the next.
+pub(super) struct Granter {
     core: Arc<Core>,
     lane: Arc<Lane>,
     /// Leases to ask for next: grows while calls come back full.
-    ask: usize,
-    turn: usize,
+    ask: AtomicUsize,
+    turn: AtomicUsize,
 }
 
 impl Granter {
-    async fn turn(&mut self) -> Turn {
-        let rooms = self.core.sessions.reserve(&self.lane.partition.queue, self.ask);
-        let wanted: usize = rooms.iter().map(|(_, room)| room.slots as usize).sum();
-        if wanted == 0 {
-            return Turn::NoRoom;
-        }
-        let wanted = wanted.min(self.ask);
-        let leased = match self.lease(&rooms, wanted).await {
-            Ok(leased) => leased,
-            Err(_) => {
-                self.distribute(&rooms, Vec::new()).await;
-                return Turn::Failed;
-            }
-        };
-        let granted = leased.granted.len();
-        self.distribute(&rooms, leased.granted).await;
-        if granted == wanted {
-            self.ask = (self.ask * 2).min(MAX_ITEMS);
-            Turn::More
-        } else {
-            if granted < self.ask / 4 {
-                self.ask = (self.ask / 2).max(MIN_ASK);
-            }
-            Turn::Dry(leased.next_due)
-        }
+    pub(super) fn new(core: Arc<Core>, lane: Arc<Lane>) -> Self {
+        Self { core, lane, ask: AtomicUsize::new(MIN_ASK), turn: AtomicUsize::new(0) }
     }
 
-    async fn lease(&self, rooms: &[(Arc<Session>, Reserved)], wanted: usize) -> Result<Leased, QueueError> {
-        // One call serves several sessions; the journal names the holder only when there is one.
-        let worker = match rooms {
-            [(session, _)] => session.worker,
-            _ => WorkerId::from_bytes([0; 16]),
+    /// One pass.
+    pub(super) async fn pass(&self) -> Progress {
+        let ask = self.ask.load(Ordering::Relaxed);
+        let rooms = self.core.sessions.reserve(&self.lane.partition.queue, ask);
+        let reserved: Vec<Reserved> = rooms.iter().map(|(_, room)| *room).collect();
+        let owners = deal(ask, &reserved, self.turn.fetch_add(1, Ordering::Relaxed));
+        if owners.is_empty() {
+            // A session that gets room wakes the granter.
+            return Progress::Idle;
+        }
+        let poll = self.core.config.grant_poll.mul_f64(rand::random_range(0.75..1.25));
+        let Ok(leased) = self.lease(&rooms, &owners).await else {
+            self.distribute(&rooms, &owners, Vec::new()).await;
+            return Progress::Until(poll);
         };
-        let tokens = (0..wanted).map(|_| self.core.ids.lease_token()).collect();
-        let request = LeaseRequest { worker, tokens, claim_ttl: self.core.config.claim_ttl };
+        let granted = leased.granted.len();
+        self.distribute(&rooms, &owners, leased.granted).await;
+        if granted == owners.len() {
+            self.ask.store((ask * 2).min(MAX_ITEMS), Ordering::Relaxed);
+            return Progress::More;
+        }
+        if granted < ask / 4 {
+            self.ask.store((ask / 2).max(MIN_ASK), Ordering::Relaxed);
+        }
+        Progress::Until(leased.next_due.map_or(poll, |due| due.clamp(Duration::from_millis(1), poll)))
+    }
+
+    async fn lease(&self, rooms: &[Room], owners: &[usize]) -> Result<Leased, QueueError> {
+        let claim = |&owner: &usize| Claim { token: self.core.ids.lease_token(), worker: rooms[owner].0.worker };
+        let claims = owners.iter().map(claim).collect();
+        let request = LeaseRequest { claims, claim_ttl: self.core.config.claim_ttl, reap: self.core.may_reap() };
         let began = Instant::now();
         let result = self.core.engine.lease(&self.lane.partition, &request).await;
-        self.core.observe("lease", wanted, began, &result);
+        self.core.observe("lease", owners.len(), began, &result);
         result
     }
 
-    /// Gives every session its share, counts it, and sends it. What cannot be sent goes back at once.
-    async fn distribute(&mut self, rooms: &[(Arc<Session>, Reserved)], granted: Vec<Granted>) {
-        self.turn = self.turn.wrapping_add(1);
-        let reserved: Vec<Reserved> = rooms.iter().map(|(_, room)| *room).collect();
-        let shares = spread(granted.len(), &reserved, self.turn);
+    /// Gives every session what was leased for it, counts it, and sends it. What cannot be sent goes back at once.
+    async fn distribute(&self, rooms: &[Room], owners: &[usize], granted: Vec<Granted>) {
         let until = Instant::now() + self.core.config.claim_ttl;
         let queue = &self.lane.partition.queue;
-        let mut granted = granted.into_iter();
+        let mut parts = vec![Vec::new(); rooms.len()];
+        for (grant, &owner) in granted.into_iter().zip(owners) {
+            parts[owner].push(grant);
+        }
         let mut unsent = Vec::new();
-        for ((session, room), share) in rooms.iter().zip(shares) {
-            let part: Vec<Granted> = granted.by_ref().take(share).collect();
+        for ((session, room), part) in rooms.iter().zip(parts) {
             let counted =
                 part.iter().map(|grant| (grant.token, Counted { key: grant.key, run: grant.run, queue: queue.clone(), until }));
             for starved in session.settle_reservation(queue, room.slots, counted) {
@@ -140,7 +102,6 @@ impl Granter {
                 }
             }
         }
-        unsent.extend(granted);
         give_back(&self.core, &self.lane, unsent.iter().map(|grant| (grant.key.task, grant.token))).await;
     }
 }

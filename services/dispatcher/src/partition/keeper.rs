@@ -1,11 +1,9 @@
 //! Makes due entries ready and takes back expired leases: one reconciler for the normal path and for recovery.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use oxcart_queue::{TickLimits, Ticked};
+use oxcart_service::reconcile::Progress;
 
 use super::Lane;
 use crate::core::Core;
@@ -13,30 +11,18 @@ use crate::core::Core;
 /// Shortest pause between two passes.
 const MIN_PAUSE: Duration = Duration::from_millis(1);
 
-/// Runs until the dispatcher drains.
-pub(super) async fn run(core: Arc<Core>, lane: Arc<Lane>) {
-    loop {
-        let pause = pass(&core, &lane).await;
-        tokio::select! {
-            () = core.draining.cancelled() => return,
-            () = lane.tick.notified() => {}
-            () = tokio::time::sleep(pause) => {}
-        }
-    }
-}
-
-/// One pass; returns how long to wait for the next.
-async fn pass(core: &Core, lane: &Lane) -> Duration {
+/// One pass.
+pub(super) async fn pass(core: &Core, lane: &Lane) -> Progress {
     let limits = limits(core.may_reap());
     let began = Instant::now();
     let result = core.engine.tick(&lane.partition, limits).await;
     core.observe("tick", 1, began, &result);
-    let Ok(ticked) = result else { return core.config.tick_period };
+    let Ok(ticked) = result else { return Progress::Idle };
     core.metrics.ticked(&ticked);
     if ticked.promoted + ticked.reaped > 0 {
         lane.wake.notify_one();
     }
-    pause(&ticked, limits.reap > 0, core.config.tick_period)
+    Progress::Until(pause(&ticked, limits.reap > 0, core.config.tick_period))
 }
 
 fn limits(may_reap: bool) -> TickLimits {

@@ -1,27 +1,34 @@
 //! A queue partition as this replica keeps it moving: coalesced engine calls, the granter, the reconciler.
 
 mod calls;
+mod deal;
 pub(crate) mod granter;
 mod keeper;
-mod spread;
 
 use std::sync::Arc;
 
 use oxcart_queue::{Complete, Enqueue, EnqueueStatus, Extend, ExtendCause, LeaseStatus, Partition, Release, Remove, RemoveStatus};
+use oxcart_service::reconcile::ReconcilerSpec;
 use tokio::sync::Notify;
-use tracing::Instrument as _;
 
-use self::calls::{Calls, calls};
+use self::{
+    calls::{Calls, calls},
+    granter::Granter,
+};
 use crate::core::Core;
+
+/// Names of the reconcilers of a partition, in logs and metrics.
+const GRANTER: &str = "granter";
+const KEEPER: &str = "keeper";
 
 /// One queue partition.
 pub(crate) struct Lane {
     /// Which.
     pub(crate) partition: Partition,
     /// Wakes the granter.
-    pub(crate) wake: Notify,
+    pub(crate) wake: Arc<Notify>,
     /// Wakes the keeper.
-    pub(crate) tick: Notify,
+    pub(crate) tick: Arc<Notify>,
     enqueue: Calls<Enqueue, EnqueueStatus>,
     start: Calls<Extend, LeaseStatus>,
     heartbeat: Calls<Extend, LeaseStatus>,
@@ -43,8 +50,8 @@ impl Lane {
             )
         };
         let lane = Arc::new(Self {
-            wake: Notify::new(),
-            tick: Notify::new(),
+            wake: Arc::default(),
+            tick: Arc::default(),
             enqueue: calls(
                 core,
                 &partition,
@@ -77,18 +84,33 @@ impl Lane {
             ),
             partition,
         });
-        let span = tracing::info_span!("partition", queue = %lane.partition.queue, partition = lane.partition.number);
-        core.tasks.spawn(granter::run(Arc::clone(core), Arc::clone(&lane)).instrument(span.clone()));
-        core.tasks.spawn(keeper::run(Arc::clone(core), Arc::clone(&lane)).instrument(span));
+        lane.keep_moving(core);
         lane
+    }
+
+    fn keep_moving(self: &Arc<Self>, core: &Arc<Core>) {
+        let span = tracing::info_span!("partition", queue = %self.partition.queue, partition = self.partition.number);
+        let period = core.config.tick_period;
+        let granter = Arc::new(Granter::new(Arc::clone(core), Arc::clone(self)));
+        let grants = ReconcilerSpec { name: GRANTER, period: period.max(core.config.grant_poll), wake: Arc::clone(&self.wake) };
+        core.reconcile(grants, &span, move || {
+            let granter = Arc::clone(&granter);
+            async move { granter.pass().await }
+        });
+        let (core_again, lane) = (Arc::clone(core), Arc::clone(self));
+        let ticks = ReconcilerSpec { name: KEEPER, period, wake: Arc::clone(&self.tick) };
+        core.reconcile(ticks, &span, move || {
+            let (core, lane) = (Arc::clone(&core_again), Arc::clone(&lane));
+            async move { keeper::pass(&core, &lane).await }
+        });
     }
 
     /// Puts entries in; `None` when the partition could not be reached.
     pub(crate) async fn enqueue(&self, core: &Core, items: Vec<Enqueue>) -> Option<Vec<EnqueueStatus>> {
         let delayed = items.iter().any(|item| !item.delay.is_zero());
         let statuses = self.enqueue.call(items).await?;
+        // The engine announces what became ready, which wakes the granter.
         core.metrics.enqueued(&statuses);
-        self.wake.notify_one();
         if delayed {
             self.tick.notify_one();
         }
@@ -116,7 +138,6 @@ impl Lane {
     pub(crate) async fn release(&self, core: &Core, items: Vec<Release>) -> Option<Vec<LeaseStatus>> {
         let statuses = self.release.call(items).await?;
         core.metrics.reported(statuses.iter().copied());
-        self.wake.notify_one();
         self.tick.notify_one();
         Some(statuses)
     }

@@ -261,7 +261,7 @@ impl QueueEngine for Faulty {
     async fn partitions(&self) -> Result<Vec<Partition>, oxcart_queue::QueueError> {
         forward!(self, self.inner.partitions())
     }
-    fn wakeups(&self) -> tokio::sync::broadcast::Receiver<Partition> {
+    fn wakeups(&self) -> tokio::sync::broadcast::Receiver<oxcart_queue::Wakeup> {
         self.inner.wakeups()
     }
     async fn ping(&self) -> Result<(), oxcart_queue::QueueError> {

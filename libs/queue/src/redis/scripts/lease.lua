@@ -1,18 +1,18 @@
 #!lua flags=allow-oom
 -- Gives out ready entries: lowest band first, lowest pass first within it. Every so often the other end of the bands comes
--- first, so that no band starves. Takes ended leases back and promotes due entries before it looks.
+-- first, so that no band starves. Takes ended leases back, if allowed, and promotes due entries before it looks.
 --
--- ARGV  ttl_ms, promote, reap, max_deliveries, lowest_every, worker (16 bytes), then a token per lease wanted
--- Returns the grants (member, run, deliveries: 26 bytes each, one after the other, in the order of the tokens), the number
+-- ARGV  ttl_ms, promote, reap, max_deliveries, lowest_every, then a claim per lease wanted: token (16 bytes) worker (16)
+-- Returns the grants (member, run, deliveries: 26 bytes each, one after the other, in the order of the claims), the number
 -- of entries still ready, ms until the next delayed entry is due (-1: none).
 --
 -- Allowed when Redis is out of memory: a queue that cannot be drained would stay full.
 local refused = begin()
 if refused then return refused end
 
-local ttl, lowest_every, worker = tonumber(ARGV[args]), tonumber(ARGV[args + 4]), ARGV[args + 5]
-local first_token = args + 6
-local wanted = #ARGV - first_token + 1
+local ttl, lowest_every = tonumber(ARGV[args]), tonumber(ARGV[args + 4])
+local first_claim = args + 5
+local wanted = #ARGV - first_claim + 1
 reap(tonumber(ARGV[args + 2]), tonumber(ARGV[args + 3]))
 promote(tonumber(ARGV[args + 1]))
 
@@ -42,18 +42,18 @@ if #taken > 0 then
   local ends, helds, leases, used_extras = text(now + ttl), {}, {}, {}
   local last_score, served_count = {}, {} -- by band
   for i, task in ipairs(tasks) do
-    local member, run, deliveries = taken[2 * i - 1], RUN_ONE, '\1'
+    local member, claim, run, deliveries = taken[2 * i - 1], ARGV[first_claim + i - 1], RUN_ONE, '\1'
     local band = byte(member, 17)
     last_score[band], served_count[band] = taken[2 * i], (served_count[band] or 0) + 1
     if extras[i] then
       run, deliveries = sub(extras[i], 1, 4), char(math.min(byte(extras[i], 5) + 1, 255))
       used_extras[#used_extras + 1] = task
     end
-    helds[2 * i - 1], helds[2 * i] = task, sub(member, 17, 21) .. run .. deliveries .. ARGV[first_token + i - 1]
+    helds[2 * i - 1], helds[2 * i] = task, sub(member, 17, 21) .. run .. deliveries .. sub(claim, 1, 16)
     leases[2 * i - 1], leases[2 * i] = ends, task
     grants[count + 1], grants[count + 2], grants[count + 3] = member, run, deliveries
     count = count + 3
-    tell(GRANTED, task, run, deliveries, nil, nil, worker)
+    tell(GRANTED, task, run, deliveries, nil, nil, sub(claim, 17, 32))
   end
   for band, score in pairs(last_score) do served(band, score, served_count[band]) end
   with('HSET', HELD, helds)

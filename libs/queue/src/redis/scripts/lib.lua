@@ -111,16 +111,17 @@ end
 -- ----------------------------------------------------------------------------------------------------------------- journal
 local groups, group_of = {}, {}
 
--- Adds an entry. `due` is in ms or nil, `note` is nil or not empty, `worker` is the same for all of one transition.
+-- Adds an entry. `due` is in ms or nil, `note` is nil or not empty, `worker` says for whom.
 local function tell(transition, task, run, deliveries, due, note, worker)
   local shape = transition
   if due then shape = shape + HAS_DUE end
   if note then shape = shape + HAS_NOTE end
   if worker then shape = shape + HAS_WORKER end
-  local group = group_of[shape]
+  local name = worker and shape .. worker or shape
+  local group = group_of[name]
   if not group then
     group = { shape = shape, count = 0, worker = worker or '', size = 0 }
-    group_of[shape] = group
+    group_of[name] = group
     groups[#groups + 1] = group
   end
   local size = group.size
@@ -142,7 +143,7 @@ local function save_journal()
 end
 
 -- ------------------------------------------------------------------------------------------------------------ begin and end
-local incarnation, seq, turns, was_idle, changed
+local incarnation, seq, turns, was_idle, changed, readied
 
 -- Reads the state of the partition; makes it when it is new. Returns an error reply when it is somebody else's.
 local function begin()
@@ -155,17 +156,19 @@ local function begin()
     return redis.error_reply('FOREIGN the partition belongs to deployment ' .. tostring(info[2]))
   end
   was_idle = call('EXISTS', READY) == 0
-  changed = false
+  changed, readied = false, false
 end
 
--- Writes what is left to write and wraps the reply: { incarnation, 1 if others should hear of it, reply }
+-- Writes what is left to write and wraps the reply: { incarnation, 0 for no news, 1 for the journal, 2 for ready entries,
+-- reply }
 local function finish(reply)
-  local announce = #groups > 0 or (changed and was_idle and call('EXISTS', READY) == 1)
+  local ready = readied and call('EXISTS', READY) == 1
+  local announce = #groups > 0 or (ready and was_idle)
   save_fairness()
   if #groups > 0 then save_journal() end
   if changed then call('HSET', INFO, 'seq', text(seq + 1), 'turns', text(turns)) end
-  if announce then call('PUBLISH', ARGV[4], ARGV[5] .. ' ' .. ARGV[6]) end
-  return { incarnation, announce and 1 or 0, reply }
+  if announce then call('PUBLISH', ARGV[4], ARGV[5] .. (ready and ' ready ' or ' news ') .. ARGV[6]) end
+  return { incarnation, announce and (ready and 2 or 1) or 0, reply }
 end
 
 -- ---------------------------------------------------------------------------------------------------------------- movements
@@ -179,6 +182,7 @@ local function wait(member, delay)
     to_delayed[#to_delayed + 1], to_delayed[#to_delayed + 2] = text(now + delay), member
     return now + delay
   end
+  readied = true
   to_ready[#to_ready + 1], to_ready[#to_ready + 2] = next_score(member), member
 end
 
