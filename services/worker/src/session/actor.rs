@@ -256,7 +256,9 @@ impl Actor {
                     heard = Instant::now();
                     let response = received.ok_or_else(|| Status::unavailable("the dispatcher ended the session"))??;
                     if let Some(down) = response.message {
-                        self.hear(down, settings)?;
+                        for up in self.hear(down, settings)? {
+                            send(&connection.up, up).await?;
+                        }
                     }
                 }
                 count = self.commands.recv_many(&mut commands, Limits::BATCH_ITEMS) => {
@@ -311,7 +313,8 @@ impl Actor {
         Ok(())
     }
 
-    fn hear(&mut self, down: Down, settings: Settings) -> Result<(), Status> {
+    /// Takes up a message; returns what it lets out.
+    fn hear(&mut self, down: Down, settings: Settings) -> Result<Vec<OpenSessionRequest>, Status> {
         match down {
             Down::Opened(_) => return Err(Status::failed_precondition("the dispatcher opened the session twice")),
             Down::Grants(batch) => {
@@ -327,7 +330,7 @@ impl Actor {
                 }
             }
             Down::Verdicts(verdicts) => self.state.outbox.judged(verdicts),
-            Down::Settled(result) => self.state.outbox.settled(&result),
+            Down::Settled(result) => return Ok(self.state.outbox.settled(&result)),
             Down::Cancel(notice) => {
                 let tasks = notice.leases.iter().filter_map(|key| key.task_id.parse().ok()).collect();
                 let grace = scalar::duration_or_zero(notice.grace_period);
@@ -348,7 +351,7 @@ impl Actor {
                 SessionCommand::Reconnect => return Err(Status::unavailable("the dispatcher asks for another session")),
             },
         }
-        Ok(())
+        Ok(Vec::new())
     }
 
     fn tell(&self, notice: Notice) {

@@ -14,10 +14,12 @@ use crate::moment::Moment;
 /// Bytes of one message at most: well below the limit of 4 MiB.
 const MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
-/// What was sent and is not answered.
+/// What was sent and is not answered, and what waits to be sent.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     sequence: i64,
+    /// Settles that wait for those on their way: they become one message, and one call of the engine.
+    waiting: Vec<Settle>,
     settles: BTreeMap<i64, Vec<Settle>>,
     failures: BTreeMap<i64, PendingVerdicts>,
     leases: BTreeMap<i64, PendingLeases>,
@@ -46,10 +48,14 @@ impl Outbox {
         self.sequence
     }
 
-    /// Messages that settle these.
+    /// Messages that settle these. None while earlier ones are on their way: then they wait for [`Self::settled`].
     pub(super) fn settle(&mut self, settles: Vec<Settle>) -> Vec<OpenSessionRequest> {
-        let batches = chunks(settles);
-        batches
+        self.waiting.extend(settles);
+        if self.settles.is_empty() { self.send_waiting() } else { Vec::new() }
+    }
+
+    fn send_waiting(&mut self) -> Vec<OpenSessionRequest> {
+        chunks(std::mem::take(&mut self.waiting))
             .into_iter()
             .map(|settles| {
                 let sequence = self.next();
@@ -85,13 +91,14 @@ impl Outbox {
         }
     }
 
-    /// Settles arrived. Those of a partition that cannot be reached are kept for later.
-    pub(super) fn settled(&mut self, result: &SettleResult) {
-        let Some(settles) = self.settles.remove(&result.sequence) else { return };
+    /// Settles arrived. Those of a partition that cannot be reached are kept for later; what waited goes out.
+    pub(super) fn settled(&mut self, result: &SettleResult) -> Vec<OpenSessionRequest> {
+        let Some(settles) = self.settles.remove(&result.sequence) else { return Vec::new() };
         let again: HashSet<(&str, i32)> =
             result.exceptions.iter().filter(|r| is_try_again(r)).map(|r| (r.task_id.as_str(), r.run)).collect();
         let is_again = |settle: &Settle| settle.lease.as_ref().is_some_and(|key| again.contains(&(key.task_id.as_str(), key.run)));
         self.later.extend(settles.into_iter().filter(is_again));
+        self.settle(Vec::new())
     }
 
     /// Messages for what was put off.
@@ -112,12 +119,13 @@ impl Outbox {
             (sequence, Message::Failures(FailureReport { sequence, failures: pending.failures.clone() }))
         });
         let again: BTreeMap<i64, Message> = settles.chain(failures).collect();
-        again.into_values().map(message).chain(self.put_off()).collect()
+        let again: Vec<_> = again.into_values().map(message).collect();
+        again.into_iter().chain(self.put_off()).collect()
     }
 
     /// True when nothing that must arrive is open.
     pub(super) fn is_empty(&self) -> bool {
-        self.settles.is_empty() && self.later.is_empty() && self.failures.is_empty()
+        self.settles.is_empty() && self.waiting.is_empty() && self.later.is_empty() && self.failures.is_empty()
     }
 }
 
@@ -178,11 +186,26 @@ mod tests {
         let second = outbox.judge(vec![Failure::default()], reply);
         let again = outbox.reconnected();
         assert_eq!(again.iter().map(sequence).collect::<Vec<_>>(), [sequence(&first[0]), sequence(&second)]);
-        outbox.settled(&SettleResult { sequence: sequence(&first[0]), exceptions: Vec::new() });
+        assert!(outbox.settled(&SettleResult { sequence: sequence(&first[0]), exceptions: Vec::new() }).is_empty());
         assert!(!outbox.is_empty());
         outbox.judged(VerdictBatch { sequence: sequence(&second), verdicts: vec![Verdict::default()] });
         assert_eq!(verdicts.try_recv().expect("answered").len(), 1);
         assert!(outbox.is_empty() && outbox.reconnected().is_empty());
+    }
+
+    #[test]
+    fn settles_collect_while_others_are_on_their_way() {
+        let mut outbox = Outbox::default();
+        let first = outbox.settle(vec![settle("a")]);
+        assert_eq!(first.len(), 1, "one that is alone goes at once");
+        assert!(outbox.settle(vec![settle("b")]).is_empty() && outbox.settle(vec![settle("c")]).is_empty());
+        assert_eq!(outbox.reconnected().len(), 1, "a broken connection repeats what was sent");
+        let next = outbox.settled(&SettleResult { sequence: sequence(&first[0]), exceptions: Vec::new() });
+        let [OpenSessionRequest { message: Some(Message::Settle(report)) }] = &next[..] else { panic!("one message: {next:?}") };
+        assert_eq!(report.settles, [settle("b"), settle("c")]);
+        assert!(!outbox.is_empty());
+        assert!(outbox.settled(&SettleResult { sequence: report.sequence, exceptions: Vec::new() }).is_empty());
+        assert!(outbox.is_empty());
     }
 
     #[test]
@@ -191,7 +214,7 @@ mod tests {
         let sent = outbox.settle(vec![settle("a"), settle("b"), settle("c")]);
         let result = |task: &str, status: LeaseStatus| LeaseResult { task_id: task.into(), run: 1, status: status.into() };
         let exceptions = vec![result("a", LeaseStatus::Unknown), result("b", LeaseStatus::TryAgain)];
-        outbox.settled(&SettleResult { sequence: sequence(&sent[0]), exceptions });
+        assert!(outbox.settled(&SettleResult { sequence: sequence(&sent[0]), exceptions }).is_empty());
         let put_off = outbox.put_off();
         let Some(Message::Settle(report)) = &put_off[0].message else { panic!("a settle") };
         assert_eq!(report.settles, [settle("b")]);
