@@ -1,5 +1,6 @@
 //! Logs and traces.
 
+pub mod names;
 pub mod propagation;
 
 use opentelemetry::trace::TracerProvider as _;
@@ -9,7 +10,9 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider},
 };
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer, Registry, fmt::MakeWriter, layer::SubscriberExt as _, registry::LookupSpan, util::SubscriberInitExt as _,
+};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,17 +81,27 @@ impl Drop for TelemetryGuard {
 /// When the configuration cannot be used, or telemetry is set up already.
 pub fn init(config: &TelemetryConfig, service_name: &'static str) -> Result<TelemetryGuard, TelemetryError> {
     let filter = EnvFilter::try_new(&config.filter)?;
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let lines = match config.format {
-        LogFormat::Pretty => lines.boxed(),
-        LogFormat::Json => lines.json().flatten_event(true).boxed(),
-    };
+    let lines = lines(config.format, std::io::stderr);
     let provider =
         config.otlp_endpoint.as_deref().map(|endpoint| provider(endpoint, config.sample_ratio, service_name)).transpose()?;
     let spans = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("oxcart")));
     // The filter is for both: what is not logged is not traced either, and costs nothing.
     Registry::default().with(spans).with(lines).with(filter).try_init()?;
     Ok(TelemetryGuard { provider })
+}
+
+/// The layer that writes log lines. A JSON line has the fields of the event at its top, and those of the spans around it under
+/// `span` (the innermost) and `spans`: of a handler's events, the ids of its task and trace.
+pub fn lines<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+where
+    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    match format {
+        LogFormat::Pretty => lines.boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    }
 }
 
 /// Sends spans in batches from a thread of its own.
