@@ -34,8 +34,10 @@ pub struct RunInfo {
     pub queue: QueueName,
     /// Tags.
     pub tags: Vec<Tag>,
-    /// What travels with the task; W3C trace context included.
+    /// What travels with the task; W3C trace context of its submission included.
     pub metadata: BTreeMap<String, String>,
+    /// W3C trace context of the run: `traceparent`, and `tracestate` when there is one. Empty when nobody traces the task.
+    pub trace_context: BTreeMap<String, String>,
     /// When the task must have ended, all attempts included.
     pub deadline: Option<Timestamp>,
     /// The process that runs it.
@@ -121,6 +123,13 @@ impl TaskContext {
         &self.0.info.metadata
     }
 
+    /// W3C trace context of the run: `traceparent`, and `tracestate` when there is one. Send them as headers with the calls
+    /// that the handler makes, and what is called belongs to the trace of the task. Empty when nobody traces the task.
+    #[must_use]
+    pub fn trace_context(&self) -> &BTreeMap<String, String> {
+        &self.0.info.trace_context
+    }
+
     /// When the task must have ended.
     #[must_use]
     pub fn deadline(&self) -> Option<Timestamp> {
@@ -204,6 +213,7 @@ impl TaskContext {
             queue: QueueName::default_queue(),
             tags: Vec::new(),
             metadata: BTreeMap::new(),
+            trace_context: BTreeMap::new(),
             deadline: None,
             worker_id: WorkerId::from_bytes([2; 16]),
         };

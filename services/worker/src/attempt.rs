@@ -9,6 +9,7 @@ use std::{
 };
 
 use oxcart_sdk::{Reporter, StopSignal};
+use oxcart_service::telemetry::propagation::TraceContext;
 use oxcart_store::model::RunKey;
 use oxcart_types::{Payload, RetryPolicy, TaskName, Timestamp};
 use tokio::task::AbortHandle;
@@ -43,6 +44,7 @@ pub(crate) struct Attempt {
     pub(crate) over: CancellationToken,
     concluded: AtomicBool,
     abort: OnceLock<AbortHandle>,
+    trace: OnceLock<TraceContext>,
     reports: Mutex<Reports>,
 }
 
@@ -87,6 +89,7 @@ impl Attempt {
             over: CancellationToken::new(),
             concluded: AtomicBool::new(false),
             abort: OnceLock::new(),
+            trace: OnceLock::new(),
             reports: Mutex::default(),
         }
     }
@@ -102,6 +105,18 @@ impl Attempt {
     pub(crate) fn set_abort(&self, handle: AbortHandle) {
         // Set once, right after the handler was spawned.
         let _ = self.abort.set(handle);
+    }
+
+    /// Keeps the place in a trace that the end of the run follows: its span, or that of the submission when no handler is
+    /// entered.
+    pub(crate) fn set_trace(&self, trace: TraceContext) {
+        // Set once, before the run can end.
+        let _ = self.trace.set(trace);
+    }
+
+    /// See [`Self::set_trace`].
+    pub(crate) fn trace(&self) -> Option<&TraceContext> {
+        self.trace.get()
     }
 
     /// Aborts the handler at its next `.await`.

@@ -7,16 +7,18 @@ use oxcart_proto::{
     pb::dispatcher::v1::{self as pb, verdict::Decision},
 };
 use oxcart_sdk::{HandlerEntry, TaskContext, TaskError};
+use oxcart_service::telemetry::names;
 use oxcart_store::model::{End, EndOutcome, Live};
 use oxcart_types::{EndKind, Failure, FailureKind, Payload};
 use tokio::sync::{Semaphore, mpsc};
+use tracing::Span;
 
 use crate::{
     attempt::Attempt,
     conclude::Conclusion,
     core::{Core, Pauses},
     refusal::until,
-    run::Concluded,
+    run::{Concluded, outcome_span},
     session::{Settle, Settlement, chunks, lease_key, without_detail},
     start::terminal_state,
     watch,
@@ -24,6 +26,8 @@ use crate::{
 
 /// Bytes of results in one statement at most.
 const STATEMENT_BYTES: usize = 4 * 1024 * 1024;
+/// The end of a run of which another end stands, as traces tell it.
+const FENCED: &str = "FENCED";
 
 /// A run that is to be ended.
 struct Ending {
@@ -156,6 +160,7 @@ fn judged(
 /// Writes ends and settles the leases. While the database fails the ends are kept, and the leases with them.
 async fn end(core: &Arc<Core>, endings: Vec<Ending>) {
     for endings in by_size(endings) {
+        let spans: Vec<Span> = endings.iter().map(|ending| outcome_span(&ending.attempt)).collect();
         flush(core, &endings).await;
         let mut pauses = Pauses::new();
         let (outcomes, due) = loop {
@@ -173,6 +178,9 @@ async fn end(core: &Arc<Core>, endings: Vec<Ending>) {
             pauses.wait().await;
         };
         core.store_works();
+        for ((ending, outcome), span) in endings.iter().zip(&outcomes).zip(&spans) {
+            describe(span, ending, outcome);
+        }
         let tokens: Vec<_> = endings.iter().map(|ending| ending.attempt.key.token).collect();
         let small = core.settings().max_result_bytes;
         let now = core.clock.now();
@@ -206,6 +214,17 @@ impl Ending {
 
     fn result_bytes(&self) -> usize {
         self.result.as_ref().map_or(0, |result| result.as_bytes().len())
+    }
+}
+
+/// Says in the trace how a run ended.
+fn describe(span: &Span, ending: &Ending, outcome: &EndOutcome) {
+    match outcome {
+        EndOutcome::Written(kind) => span.record(names::END, kind.as_str()),
+        EndOutcome::Fenced(_) | EndOutcome::NotMine => span.record(names::END, FENCED),
+    };
+    if let Some(failure) = &ending.failure {
+        span.record(names::ERROR_KIND, failure.kind.as_str());
     }
 }
 

@@ -1,8 +1,9 @@
 //! Running a handler: on the handlers' own runtime, within its time, and concluded exactly once whatever happens to it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use oxcart_sdk::{HandlerEntry, Reporter, RunInfo, StopReason, TaskContext};
+use oxcart_service::telemetry::{names, propagation::TraceContext};
 use oxcart_types::{Payload, TaskSpec};
 use tracing::Instrument as _;
 
@@ -24,7 +25,8 @@ pub(crate) struct Concluded {
 /// Runs the handler of a run that SQL took.
 pub(crate) fn spawn(core: &Arc<Core>, attempt: &Arc<Attempt>, handler: HandlerEntry, spec: TaskSpec, restored: Option<Payload>) {
     core.meters.started.inc();
-    let info = RunInfo {
+    let submitted = TraceContext::from_map(&spec.metadata);
+    let mut info = RunInfo {
         task_id: attempt.key.task,
         task_name: spec.name,
         run: attempt.key.run,
@@ -33,10 +35,16 @@ pub(crate) fn spawn(core: &Arc<Core>, attempt: &Arc<Attempt>, handler: HandlerEn
         queue: spec.queue,
         tags: spec.tags,
         metadata: spec.metadata,
+        trace_context: BTreeMap::new(),
         deadline: attempt.deadline_at,
         worker_id: core.worker,
     };
-    let span = span(&info);
+    let span = span(&info, submitted.as_ref());
+    // Where nothing is exported, the handler passes on what came with the task.
+    if let Some(trace) = TraceContext::of(&span).or(submitted) {
+        trace.write(&mut info.trace_context);
+        attempt.set_trace(trace);
+    }
     let reporter: Arc<dyn Reporter> = Arc::clone(attempt) as Arc<dyn Reporter>;
     let ctx = TaskContext::new(info, attempt.stop.clone(), restored, reporter);
     // A handler that is aborted, or whose runtime goes down, is concluded by the drop of this.
@@ -65,17 +73,41 @@ pub(crate) fn spawn(core: &Arc<Core>, attempt: &Arc<Attempt>, handler: HandlerEn
     }
 }
 
-fn span(info: &RunInfo) -> tracing::Span {
+/// The span of a run, in the trace of the submission. A run that belongs to no trace begins one.
+fn span(info: &RunInfo, submitted: Option<&TraceContext>) -> tracing::Span {
     let span = tracing::info_span!(
-        "run",
+        parent: None,
+        names::RUN,
         otel.kind = "consumer",
-        task.id = %info.task_id,
-        task.name = %info.task_name,
-        queue = %info.queue,
-        run = info.run.get(),
-        attempt = info.attempt,
+        { names::TASK_ID } = %info.task_id,
+        { names::TASK_NAME } = %info.task_name,
+        { names::QUEUE } = %info.queue,
+        { names::RUN_NUMBER } = info.run.get(),
+        { names::ATTEMPT } = info.attempt,
+        { names::TRACE_ID } = submitted.map(|trace| tracing::field::display(trace.trace_id())),
     );
-    oxcart_service::telemetry::propagation::continue_from_map(&span, &info.metadata);
+    if let Some(submitted) = submitted {
+        submitted.continue_in(&span);
+    }
+    span
+}
+
+/// The span of the end of a run on its way into SQL, below that of the run. It costs nothing when the task is not traced.
+pub(crate) fn outcome_span(attempt: &Attempt) -> tracing::Span {
+    let Some(trace) = attempt.trace().filter(|trace| trace.is_sampled()) else { return tracing::Span::none() };
+    let span = tracing::info_span!(
+        parent: None,
+        names::OUTCOME,
+        { names::TASK_ID } = %attempt.key.task,
+        { names::TASK_NAME } = %attempt.name,
+        { names::QUEUE } = %attempt.grant.queue,
+        { names::RUN_NUMBER } = attempt.key.run.get(),
+        { names::ATTEMPT } = attempt.number,
+        { names::TRACE_ID } = %trace.trace_id(),
+        { names::END } = tracing::field::Empty,
+        { names::ERROR_KIND } = tracing::field::Empty,
+    );
+    trace.continue_in(&span);
     span
 }
 

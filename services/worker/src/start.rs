@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
+use oxcart_service::telemetry::propagation::TraceContext;
 use oxcart_store::model::{Close, CloseOutcome, RunKey, Start, StartOutcome, TakeOver, TakeOverOutcome, TaskRow};
 use oxcart_types::{EndKind, Failure, FailureKind, Payload, Run, TaskId, TaskState};
 use tokio::sync::{Semaphore, mpsc};
@@ -283,6 +284,9 @@ impl Batch {
             Some(handler) if !too_late && !core.gate.is_draining() => run::spawn(core, &attempt, handler.clone(), spec, checkpoint),
             _ => {
                 let reason = if too_late { "the start took too long" } else { "the worker shuts down" };
+                if let Some(submitted) = TraceContext::from_map(&spec.metadata) {
+                    attempt.set_trace(submitted);
+                }
                 let conclusion = Conclusion::Released { delay: Duration::ZERO, reason: reason.to_owned() };
                 run::conclude_unentered(core, &attempt, conclusion);
             }
