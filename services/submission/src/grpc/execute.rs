@@ -3,11 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use oxcart_proto::{convert::task::to_task, pb::submission::v1 as pb};
+use oxcart_service::telemetry::propagation::TraceContext;
 use oxcart_store::View;
 use oxcart_types::TaskId;
 use tokio::{sync::oneshot, time::Instant};
 use tonic::{Status, metadata::MetadataValue};
 
+use super::trace;
 use crate::{core::Core, error::Error, wait::Until};
 
 /// Metadata of an answer: the task that goes on after the caller's deadline.
@@ -23,9 +25,11 @@ pub(super) async fn execute(
     core: &Arc<Core>,
     request: pb::ExecuteTaskRequest,
     timeout: Option<Duration>,
+    trace: Option<TraceContext>,
 ) -> Result<pb::ExecuteTaskResponse, Status> {
     let deadline = Instant::now() + timeout.map_or(LONGEST, |timeout| timeout.saturating_sub(MARGIN.min(timeout / 10)));
-    let unit = core.admit_one(request.task, &request.request_id).map_err(Error::Invalid)?;
+    let mut unit = core.admit_one(request.task, &request.request_id).map_err(Error::Invalid)?;
+    let _spans = trace::join(&mut unit, trace.as_ref());
     // In a task of its own, so that a caller who goes away during the commit leaves a task that is known, and can be cancelled.
     let (known, submitted) = oneshot::channel();
     let committing = {

@@ -6,10 +6,12 @@ mod execute;
 mod read;
 mod stream;
 mod submit;
+mod trace;
 
 use std::{pin::Pin, sync::Arc};
 
 use oxcart_proto::pb::submission::v1::{self as pb, submission_service_server::SubmissionService};
+use oxcart_service::telemetry::propagation::TraceContext;
 use oxcart_types::{TaskId, Violations};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
@@ -26,26 +28,30 @@ impl SubmissionService for Api {
     type StreamSubmitTasksStream = Answers;
 
     async fn submit_task(&self, request: Request<pb::SubmitTaskRequest>) -> Result<Response<pb::SubmitTaskResponse>, Status> {
-        Ok(submit::one(&self.0, request.into_inner()).await.map(Response::new)?)
+        let trace = TraceContext::of_call(request.metadata());
+        Ok(submit::one(&self.0, request.into_inner(), trace).await.map(Response::new)?)
     }
 
     async fn batch_submit_tasks(
         &self,
         request: Request<pb::BatchSubmitTasksRequest>,
     ) -> Result<Response<pb::BatchSubmitTasksResponse>, Status> {
-        Ok(submit::batch(&self.0, request.into_inner()).await.map(Response::new)?)
+        let trace = TraceContext::of_call(request.metadata());
+        Ok(submit::batch(&self.0, request.into_inner(), trace).await.map(Response::new)?)
     }
 
     async fn stream_submit_tasks(
         &self,
         request: Request<Streaming<pb::StreamSubmitTasksRequest>>,
     ) -> Result<Response<Answers>, Status> {
-        Ok(Response::new(stream::serve(Arc::clone(&self.0), request.into_inner())))
+        let trace = TraceContext::of_call(request.metadata());
+        Ok(Response::new(stream::serve(Arc::clone(&self.0), request.into_inner(), trace)))
     }
 
     async fn execute_task(&self, request: Request<pb::ExecuteTaskRequest>) -> Result<Response<pb::ExecuteTaskResponse>, Status> {
         let deadline = deadline::of_caller(request.metadata());
-        execute::execute(&self.0, request.into_inner(), deadline).await.map(Response::new)
+        let trace = TraceContext::of_call(request.metadata());
+        execute::execute(&self.0, request.into_inner(), deadline, trace).await.map(Response::new)
     }
 
     async fn get_task(&self, request: Request<pb::GetTaskRequest>) -> Result<Response<pb::GetTaskResponse>, Status> {

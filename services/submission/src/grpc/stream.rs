@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesOrdered};
 use oxcart_proto::{convert::scalar, pb::submission::v1 as pb};
-use oxcart_service::status;
+use oxcart_service::{status, telemetry::propagation::TraceContext};
 use oxcart_types::{Violations, violation::reason};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -19,14 +19,19 @@ const UNANSWERED: usize = 64;
 
 type Answer = Result<pb::StreamSubmitTasksResponse, Status>;
 
-pub(super) fn serve(core: Arc<Core>, batches: Streaming<pb::StreamSubmitTasksRequest>) -> Answers {
+pub(super) fn serve(core: Arc<Core>, batches: Streaming<pb::StreamSubmitTasksRequest>, trace: Option<TraceContext>) -> Answers {
     let (answers, receiver) = mpsc::channel(UNANSWERED);
     let tracker = core.tracker.clone();
-    tracker.spawn(run(core, batches, answers));
+    tracker.spawn(run(core, batches, trace, answers));
     Box::pin(ReceiverStream::new(receiver))
 }
 
-async fn run(core: Arc<Core>, mut batches: Streaming<pb::StreamSubmitTasksRequest>, answers: mpsc::Sender<Answer>) {
+async fn run(
+    core: Arc<Core>,
+    mut batches: Streaming<pb::StreamSubmitTasksRequest>,
+    trace: Option<TraceContext>,
+    answers: mpsc::Sender<Answer>,
+) {
     let mut pending: FuturesOrdered<BoxFuture<'static, pb::StreamSubmitTasksResponse>> = FuturesOrdered::new();
     let mut last = None;
     // What ended the reading; `None` while it goes on, `Some(Ok)` when the caller said that there is no more.
@@ -47,7 +52,7 @@ async fn run(core: Arc<Core>, mut batches: Streaming<pb::StreamSubmitTasksReques
             }
             message = batches.message(), if ended.is_none() && pending.len() < UNANSWERED => match message {
                 Ok(Some(batch)) => match in_sequence(&mut last, batch.sequence) {
-                    Ok(()) => pending.push_back(answer(Arc::clone(&core), batch).boxed()),
+                    Ok(()) => pending.push_back(answer(Arc::clone(&core), batch, trace.clone()).boxed()),
                     Err(refused) => ended = Some(Err(refused)),
                 },
                 Ok(None) => ended = Some(Ok(())),
@@ -70,10 +75,14 @@ fn in_sequence(last: &mut Option<i64>, sequence: i64) -> Result<(), Status> {
     Ok(())
 }
 
-async fn answer(core: Arc<Core>, batch: pb::StreamSubmitTasksRequest) -> pb::StreamSubmitTasksResponse {
+async fn answer(
+    core: Arc<Core>,
+    batch: pb::StreamSubmitTasksRequest,
+    trace: Option<TraceContext>,
+) -> pb::StreamSubmitTasksResponse {
     let sequence = batch.sequence;
     let submitted = match core.admit_batch(batch.tasks, &batch.request_id) {
-        Ok(unit) => submit::submit(&core, unit).await,
+        Ok(unit) => submit::submit(&core, unit, trace.as_ref()).await,
         Err(bad) => Err(Error::Invalid(bad)),
     };
     match submitted {

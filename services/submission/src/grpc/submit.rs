@@ -3,25 +3,40 @@
 use std::{collections::HashMap, sync::Arc};
 
 use oxcart_proto::{convert::enums, pb::submission::v1 as pb};
+use oxcart_service::telemetry::propagation::TraceContext;
 use oxcart_store::{Accepted, NewTask, SubmitUnit, View};
 use oxcart_types::{TaskId, TaskState};
 
+use super::trace;
 use crate::{core::Core, error::Error};
 
-pub(super) async fn one(core: &Arc<Core>, request: pb::SubmitTaskRequest) -> Result<pb::SubmitTaskResponse, Error> {
+pub(super) async fn one(
+    core: &Arc<Core>,
+    request: pb::SubmitTaskRequest,
+    trace: Option<TraceContext>,
+) -> Result<pb::SubmitTaskResponse, Error> {
     let unit = core.admit_one(request.task, &request.request_id)?;
-    let results = if request.validate_only { checked_only(&unit) } else { submit(core, unit).await? };
+    let results = if request.validate_only { checked_only(&unit) } else { submit(core, unit, trace.as_ref()).await? };
     Ok(pb::SubmitTaskResponse { result: results.into_iter().next() })
 }
 
-pub(super) async fn batch(core: &Arc<Core>, request: pb::BatchSubmitTasksRequest) -> Result<pb::BatchSubmitTasksResponse, Error> {
+pub(super) async fn batch(
+    core: &Arc<Core>,
+    request: pb::BatchSubmitTasksRequest,
+    trace: Option<TraceContext>,
+) -> Result<pb::BatchSubmitTasksResponse, Error> {
     let unit = core.admit_batch(request.tasks, &request.request_id)?;
-    let results = if request.validate_only { checked_only(&unit) } else { submit(core, unit).await? };
+    let results = if request.validate_only { checked_only(&unit) } else { submit(core, unit, trace.as_ref()).await? };
     Ok(pb::BatchSubmitTasksResponse { results })
 }
 
 /// Commits a unit and says what became of each task.
-pub(super) async fn submit(core: &Arc<Core>, unit: SubmitUnit) -> Result<Vec<pb::SubmitResult>, Error> {
+pub(super) async fn submit(
+    core: &Arc<Core>,
+    mut unit: SubmitUnit,
+    trace: Option<&TraceContext>,
+) -> Result<Vec<pb::SubmitResult>, Error> {
+    let _spans = trace::join(&mut unit, trace);
     let accepted = core.submit(unit).await?;
     let known = states(core, &accepted).await?;
     Ok(accepted.iter().map(|task| result(task.id, known.get(&task.id).copied(), task.deduplicated)).collect())
