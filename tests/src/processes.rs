@@ -5,6 +5,7 @@ use std::{fs, path::PathBuf, process::Command, time::Duration};
 use anyhow::{Context as _, Result};
 use oxcart_testkit::{ChildGuard, MariaDbServer, RedisOptions, RedisServer, Signal, free_port, wait_for};
 use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{binary::oxcart, client::Clients};
@@ -46,6 +47,9 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
 }
 
+/// Systems at once: each is six processes, and more of them would wait for the machine and not for what they test.
+static ROOM: Semaphore = Semaphore::const_new(2);
+
 /// A running system.
 pub struct Processes {
     /// The database.
@@ -57,11 +61,13 @@ pub struct Processes {
     running: Vec<(Service, ChildGuard)>,
     ports: Vec<(Service, u16)>,
     directory: TempDir,
+    _room: SemaphorePermit<'static>,
 }
 
 impl Processes {
     /// Starts servers and services, and waits until each service is ready.
     pub async fn start(options: Options) -> Result<Self> {
+        let room = ROOM.acquire().await?;
         let (mariadb, redis) = tokio::try_join!(MariaDbServer::start(), RedisServer::start(RedisOptions::default()))?;
         let database_url = mariadb.create_database().await?;
         let mut ports = Vec::new();
@@ -69,7 +75,7 @@ impl Processes {
             ports.push((service, free_port()?));
         }
         let directory = TempDir::new()?;
-        let mut system = Self { mariadb, redis, database_url, options, running: Vec::new(), ports, directory };
+        let mut system = Self { mariadb, redis, database_url, options, running: Vec::new(), ports, directory, _room: room };
         system.write_config()?;
         let migrated = Command::new(oxcart()).args(["migrate", "up", "--config"]).arg(system.config()).output()?;
         anyhow::ensure!(migrated.status.success(), "migrate: {}", String::from_utf8_lossy(&migrated.stderr));
