@@ -82,6 +82,15 @@ impl Store {
         }
     }
 
+    /// True where writes come one after the other whatever their callers do: on SQLite.
+    #[must_use]
+    pub const fn has_one_writer(&self) -> bool {
+        match self.0 {
+            Backend::Mysql(_) => false,
+            Backend::Sqlite(_) => true,
+        }
+    }
+
     /// Answers when the database does.
     pub async fn ping(&self) -> Result<(), StoreError> {
         run!(self.read [] cursors::ping())
@@ -106,9 +115,9 @@ impl Store {
         run!(self.read [] handoffs::stale(made_before, limit))
     }
 
-    /// Number of outbox rows, counted up to `cap`.
-    pub async fn count_handoffs(&self, cap: usize) -> Result<usize, StoreError> {
-        run!(self.read [] handoffs::count(cap))
+    /// Tasks in the outbox, as far as its oldest `rows` rows tell.
+    pub async fn count_unconfirmed(&self, rows: usize) -> Result<usize, StoreError> {
+        run!(self.read [] handoffs::count_unconfirmed(rows))
     }
 
     /// Claims agenda rows due at `now`, `Room` rows left out, by moving them to `until` (SKIP LOCKED).

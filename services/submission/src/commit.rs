@@ -50,7 +50,7 @@ impl Committer {
     pub(crate) fn spawn(config: &Config, deps: CommitDeps) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_CALLS);
         let handoffs = deps.handoffs.clone();
-        tokio::spawn(run(receiver, config.commit_lanes.max(1), config.commit_tasks.max(1), deps));
+        tokio::spawn(run(receiver, lanes(config, &deps.store), config.commit_tasks.max(1), deps));
         let room = Arc::new(Semaphore::new(config.waiting_tasks.max(oxcart_types::Limits::BATCH_ITEMS)));
         Self { sender, room, handoffs, unconfirmed_tasks: config.unconfirmed_tasks }
     }
@@ -70,6 +70,11 @@ impl Committer {
             UnitOutcome::Refused(conflict) => Err(Error::Conflict(conflict)),
         }
     }
+}
+
+/// Commits in flight at once. A second one for a single writer would only wait there, with calls that could have joined the next.
+fn lanes(config: &Config, store: &Store) -> usize {
+    if store.has_one_writer() { 1 } else { config.commit_lanes.max(1) }
 }
 
 async fn run(mut receiver: mpsc::Receiver<Item>, lanes: usize, max_tasks: usize, deps: CommitDeps) {
@@ -161,3 +166,7 @@ fn new_entries(entries: Vec<Vec<Option<Entry>>>, outcomes: &[UnitOutcome]) -> Ve
     }
     new
 }
+
+#[cfg(test)]
+#[path = "commit_tests.rs"]
+mod tests;

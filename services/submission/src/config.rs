@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub struct Config {
     /// Bytes of one payload; at most 1 MiB.
     pub payload_bytes: usize,
-    /// Commits in flight at once: 2 for MySQL, 1 for SQLite, which has one writer.
+    /// Commits in flight at once on MySQL. SQLite has one writer: there it is always one.
     pub commit_lanes: usize,
     /// Tasks of one commit; one call of a client is never split.
     pub commit_tasks: usize,

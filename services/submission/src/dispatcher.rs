@@ -11,7 +11,7 @@ use oxcart_proto::{
 };
 use oxcart_store::Entry;
 use oxcart_types::{Limits, QueueName, Run, TaskId, Timestamp};
-use tonic::{Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming, transport::Channel};
 
 /// Why the dispatcher gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,16 @@ pub(crate) enum DispatcherError {
     Status(#[from] Box<Status>),
     #[error("the dispatcher did not answer within {0:?}")]
     Timeout(Duration),
+}
+
+impl DispatcherError {
+    /// Nobody answered, so nobody will answer the next call either.
+    pub(crate) fn is_absence(&self) -> bool {
+        match self {
+            Self::Status(status) => status.code() == Code::Unavailable,
+            Self::Timeout(_) => true,
+        }
+    }
 }
 
 /// What became of an entry that was offered.
@@ -56,8 +66,6 @@ impl Offered {
 pub(crate) struct Missing {
     /// Not there.
     pub(crate) missing: HashSet<TaskId>,
-    /// Nothing is known about these.
-    pub(crate) unknown: HashSet<TaskId>,
     /// There, but never granted again.
     pub(crate) quarantined: HashSet<TaskId>,
 }
@@ -104,11 +112,8 @@ impl Dispatcher {
         }
         let mut client = self.client.clone();
         let answer = self.within(client.find_missing_tasks(FindMissingTasksRequest { keys })).await?;
-        Ok(Missing {
-            missing: ids(&answer.missing_task_ids),
-            unknown: ids(&answer.unknown_task_ids),
-            quarantined: ids(&answer.quarantined_task_ids),
-        })
+        // Of the rest it has some, and knows nothing of others: they are asked about again.
+        Ok(Missing { missing: ids(&answer.missing_task_ids), quarantined: ids(&answer.quarantined_task_ids) })
     }
 
     /// Reads the partitions of some queues; of all when none is named.

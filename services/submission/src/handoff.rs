@@ -46,39 +46,36 @@ pub(crate) struct Handoffs(Arc<Inner>);
 struct Inner {
     offers: Batcher<Handoff, bool>,
     tracker: TaskTracker,
-    /// Tasks in the pipeline, and those given up since the last clean sweep.
-    unconfirmed: AtomicUsize,
-    given_up: AtomicUsize,
-    /// The last call to the dispatcher was answered.
-    reachable: Arc<AtomicBool>,
+    /// Tasks in the pipeline.
+    under_way: AtomicUsize,
+    /// Other tasks of the outbox: given up here, or left by another process. The sweeper counts them.
+    left: AtomicUsize,
     meters: Meters,
 }
 
 impl Handoffs {
     pub(crate) fn spawn(config: &Config, store: Store, dispatcher: Dispatcher, clock: Arc<dyn Clock>, meters: Meters) -> Self {
         let waiting = config.unconfirmed_tasks.max(1);
-        let reachable = Arc::new(AtomicBool::new(true));
         let confirms = {
             let options = BatcherOptions { max_batch: 500, max_waiting: waiting, lanes: 1 };
             Batcher::spawn(options, move |answered| confirm(store.clone(), answered))
         };
         let options = BatcherOptions { max_batch: OFFERED_TOGETHER, max_waiting: waiting, lanes: config.handoff_lanes };
-        let offerer = Offerer { dispatcher, clock, confirms, reachable: Arc::clone(&reachable), meters: meters.clone() };
+        let offerer = Offerer { dispatcher, clock, confirms, reachable: Arc::new(AtomicBool::new(true)), meters: meters.clone() };
         let offers = Batcher::spawn(options, move |handoffs| offerer.clone().offer(handoffs));
-        let counts = (AtomicUsize::new(0), AtomicUsize::new(0));
-        let tracker = TaskTracker::new();
-        Self(Arc::new(Inner { offers, tracker, unconfirmed: counts.0, given_up: counts.1, reachable, meters }))
+        let (under_way, left) = (AtomicUsize::new(0), AtomicUsize::new(0));
+        Self(Arc::new(Inner { offers, tracker: TaskTracker::new(), under_way, left, meters }))
     }
 
     /// Hands off in the background.
     pub(crate) fn push(&self, handoff: Handoff) {
         let (this, tasks) = (self.clone(), handoff.entries.len());
-        self.count(&self.0.unconfirmed, tasks, true);
+        self.count(&self.0.under_way, tasks, true);
         self.0.tracker.spawn(async move {
             let confirmed = this.0.offers.submit(handoff).await.unwrap_or(false);
-            this.count(&this.0.unconfirmed, tasks, false);
+            this.count(&this.0.under_way, tasks, false);
             if !confirmed {
-                this.count(&this.0.given_up, tasks, true);
+                this.count(&this.0.left, tasks, true);
             }
         });
     }
@@ -90,15 +87,14 @@ impl Handoffs {
 
     /// Tasks that the dispatcher has not confirmed, as far as this process knows.
     pub(crate) fn unconfirmed(&self) -> usize {
-        self.0.unconfirmed.load(Ordering::Relaxed) + self.0.given_up.load(Ordering::Relaxed)
+        self.0.under_way.load(Ordering::Relaxed) + self.0.left.load(Ordering::Relaxed)
     }
 
-    /// The sweeper found nothing that is stale: what was given up is with the dispatcher now, if that can be reached at all.
-    pub(crate) fn swept_clean(&self) {
-        if self.0.reachable.load(Ordering::Relaxed) {
-            self.0.given_up.store(0, Ordering::Relaxed);
-            self.gauge();
-        }
+    /// So many tasks are in the outbox, those under way among them. What was given up since they were counted is left out until
+    /// the next count.
+    pub(crate) fn counted(&self, in_outbox: usize) {
+        self.0.left.store(in_outbox.saturating_sub(self.0.under_way.load(Ordering::Relaxed)), Ordering::Relaxed);
+        self.gauge();
     }
 
     /// Waits for what was pushed.
@@ -135,12 +131,12 @@ impl Offerer {
     async fn offer(self, handoffs: Vec<Handoff>) -> Vec<bool> {
         let now = self.clock.now();
         let entries: Vec<Entry> = handoffs.iter().flat_map(|handoff| handoff.entries.iter().cloned()).collect();
-        let mut offered = Vec::with_capacity(entries.len());
-        for chunk in entries.chunks(Limits::BATCH_ITEMS) {
+        let offered = in_chunks(&entries, |chunk| async {
             let answer = self.dispatcher.enqueue(chunk, now).await;
             self.note(&answer);
-            offered.extend(answer.unwrap_or_else(|_| vec![Offered::TryAgain; chunk.len()]));
-        }
+            answer
+        });
+        let offered = offered.await;
         for outcome in [Offered::Taken, Offered::NoRoom, Offered::TryAgain] {
             let tasks = offered.iter().filter(|&&seen| seen == outcome).count();
             self.meters.handoffs.get_or_create(&HandoffLabels { outcome: outcome.as_str() }).inc_by(tasks as u64);
@@ -177,6 +173,25 @@ impl Offerer {
     }
 }
 
+/// Offers entries in calls of at most 1000. Once the dispatcher is found to be away the rest is not tried: each call would wait
+/// for its timeout, and nobody would be served when it is back.
+async fn in_chunks<'a, F, Fut>(entries: &'a [Entry], offer: F) -> Vec<Offered>
+where
+    F: Fn(&'a [Entry]) -> Fut,
+    Fut: Future<Output = Result<Vec<Offered>, DispatcherError>>,
+{
+    let mut offered = Vec::with_capacity(entries.len());
+    for chunk in entries.chunks(Limits::BATCH_ITEMS) {
+        match offer(chunk).await {
+            Ok(answers) => offered.extend(answers),
+            Err(error) if error.is_absence() => break,
+            Err(_) => offered.resize(offered.len() + chunk.len(), Offered::TryAgain),
+        }
+    }
+    offered.resize(entries.len(), Offered::TryAgain);
+    offered
+}
+
 /// What to write when every entry was answered; `None` leaves the outbox row to the sweeper.
 fn answered(handoff: &Handoff, offered: &[Offered], now: Timestamp) -> Option<Answered> {
     if offered.contains(&Offered::TryAgain) || offered.len() != handoff.entries.len() {
@@ -200,4 +215,39 @@ async fn confirm(store: Store, answered: Vec<Answered>) -> Vec<bool> {
         tracing::warn!(error = status::chain(error), "hand-offs are not confirmed; they are offered again");
     }
     vec![confirmed.is_ok(); answered.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use oxcart_types::{IdSource as _, Priority, QueueName, Run, SystemIds};
+    use tonic::Status;
+
+    use super::*;
+
+    fn entry() -> Entry {
+        let (task, queue) = (SystemIds.task_id(), QueueName::default_queue());
+        Entry { task, run: Run::FIRST, queue, priority: Priority::default(), fairness_key: None, due_at: None }
+    }
+
+    #[tokio::test]
+    async fn an_absence_ends_an_offer_and_a_refusal_only_its_call() {
+        let entries: Vec<Entry> = (0..2 * Limits::BATCH_ITEMS + 1).map(|_| entry()).collect();
+        let offers = async |first: fn() -> DispatcherError| {
+            let calls = AtomicUsize::new(0);
+            let offered = in_chunks(&entries, |chunk| {
+                let nth = calls.fetch_add(1, Ordering::Relaxed);
+                async move { if nth == 0 { Err(first()) } else { Ok(vec![Offered::Taken; chunk.len()]) } }
+            });
+            let offered = offered.await;
+            assert_eq!(offered.len(), entries.len());
+            let taken = offered.iter().filter(|offered| **offered == Offered::Taken).count();
+            assert!(offered[..Limits::BATCH_ITEMS].iter().all(|offered| *offered == Offered::TryAgain));
+            (calls.into_inner(), taken)
+        };
+        assert_eq!(offers(|| DispatcherError::Timeout(Duration::ZERO)).await, (1, 0));
+        assert_eq!(offers(|| Box::new(Status::unavailable("down")).into()).await, (1, 0));
+        assert_eq!(offers(|| Box::new(Status::invalid_argument("bad")).into()).await, (3, Limits::BATCH_ITEMS + 1));
+    }
 }

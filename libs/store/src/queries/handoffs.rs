@@ -15,6 +15,9 @@ use crate::{
     schema::handoffs::{self, dsl},
 };
 
+/// Bytes of an id in a list of them.
+const ID_BYTES: usize = 16;
+
 #[derive(Debug, Clone, Insertable, Queryable)]
 #[diesel(table_name = handoffs)]
 struct HandoffRow {
@@ -64,14 +67,18 @@ pub(crate) async fn stale(conn: &mut Conn, made_before: Timestamp, limit: usize)
 }
 
 #[derive(Debug, QueryableByName)]
-struct Count {
+struct Sum {
     #[diesel(sql_type = BigInt)]
-    count: i64,
+    tasks: i64,
 }
 
-/// Counts outbox rows up to a cap; see [`crate::Store::count_handoffs`].
-pub(crate) async fn count(conn: &mut Conn, cap: usize) -> Step<usize> {
-    let query = raw("SELECT COUNT(*) AS count FROM (SELECT id FROM handoffs LIMIT ?) r");
-    let count: Count = query.bind::<BigInt, _>(i64::try_from(cap).unwrap_or(i64::MAX)).get_result(conn).await?;
-    Ok(usize::try_from(count.count).unwrap_or_default())
+/// Counts the tasks of the oldest outbox rows; see [`crate::Store::count_unconfirmed`].
+pub(crate) async fn count_unconfirmed(conn: &mut Conn, rows: usize) -> Step<usize> {
+    // MySQL sums to a decimal. SQLite takes the type for a number as it is.
+    let query = raw(format!(
+        "SELECT CAST(COALESCE(SUM(LENGTH(tasks)), 0) / {ID_BYTES} AS SIGNED) AS tasks \
+         FROM (SELECT tasks FROM handoffs ORDER BY made_at LIMIT ?) oldest"
+    ));
+    let sum: Sum = query.bind::<BigInt, _>(i64::try_from(rows).unwrap_or(i64::MAX)).get_result(conn).await?;
+    Ok(usize::try_from(sum.tasks).unwrap_or_default())
 }

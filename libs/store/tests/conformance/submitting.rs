@@ -64,7 +64,7 @@ async fn a_repeat_finds_what_was_committed(
     assert_eq!(first, [accepted(&ids)]);
     let second = store.submit(vec![unit(tasks)], outbox, at(0)).await.expect("submit");
     assert_eq!(second, [deduplicated(&ids)]);
-    assert_eq!(store.count_handoffs(10).await.expect("count"), 1);
+    assert_eq!(store.count_unconfirmed(10).await.expect("count"), 2);
 }
 
 #[rstest]
@@ -210,7 +210,8 @@ async fn a_large_commit_is_one_commit(#[values(Database::MariaDb, Database::Sqli
     let ids: Vec<TaskId> = tasks.iter().map(|task| task.spec.id).collect();
     assert_eq!(store.submit_units(vec![unit(tasks)]).await, [accepted(&ids)]);
     assert_eq!(store.load(&ids).await.expect("load").len(), 1130);
-    assert_eq!(store.count_handoffs(10).await.expect("count"), 1);
+    assert_eq!(store.stale_handoffs(at(1), 10).await.expect("stale").len(), 1);
+    assert_eq!(store.count_unconfirmed(10).await.expect("count"), 1130);
 }
 
 #[rstest]

@@ -12,7 +12,7 @@ use tonic::{Status, metadata::MetadataValue};
 use super::trace;
 use crate::{core::Core, error::Error, wait::Until};
 
-/// Metadata of an answer: the task that goes on after the caller's deadline.
+/// Metadata of an answer: the task that goes on after its caller's deadline or a failed wait.
 const TASK_ID: &str = "oxcart-task-id";
 /// Left of the caller's time for the answer to get there.
 const MARGIN: Duration = Duration::from_millis(200);
@@ -43,15 +43,19 @@ pub(super) async fn execute(
     let mut guard = Disconnected { core: Arc::clone(core), armed: request.cancel_on_disconnect, task: Some(submitted), id: None };
     let id = committing.await.map_err(Error::from)??.ok_or(Error::Unanswered)?;
     guard.id = Some(id);
-    let (record, ended) = core.wait(id, &Until::Done, View::Full, deadline).await?;
-    if ended {
-        guard.armed = false;
-        return Ok(pb::ExecuteTaskResponse { task: Some(to_task(record, View::Full)) });
-    }
-    let stopping = core.stopping.is_cancelled();
-    // A service that goes down is no reason to cancel: the caller may wait elsewhere.
-    guard.armed &= !stopping;
-    let mut status = Status::from(if stopping { Error::ShuttingDown } else { Error::Deadline });
+    let failed = match core.wait(id, &Until::Done, View::Full, deadline).await {
+        Ok((record, true)) => {
+            guard.armed = false;
+            return Ok(pb::ExecuteTaskResponse { task: Some(to_task(record, View::Full)) });
+        }
+        Ok((_, false)) if core.stopping.is_cancelled() => Error::ShuttingDown,
+        Ok((_, false)) => Error::Deadline,
+        Err(error) => error,
+    };
+    // Only the caller's deadline counts as his leave. What fails here is no reason to cancel: he may ask for the task again, or
+    // wait for it elsewhere.
+    guard.armed &= matches!(failed, Error::Deadline);
+    let mut status = Status::from(failed);
     if let Ok(id) = MetadataValue::try_from(id.to_string()) {
         status.metadata_mut().insert(TASK_ID, id);
     }

@@ -12,10 +12,10 @@ use crate::{admission::before, core::Core, handoff::Handoff};
 const ROWS: usize = 64;
 
 pub(super) async fn pass(core: Arc<Core>) -> Result<Progress, SweepError> {
+    count(&core).await?;
     let made_before = before(core.clock.now(), core.config.sweep.handoff_age);
     let stale = core.store.stale_handoffs(made_before, ROWS).await?;
     if stale.is_empty() {
-        core.handoffs.swept_clean();
         return Ok(Progress::Idle);
     }
     let rows = stale.len();
@@ -26,5 +26,16 @@ pub(super) async fn pass(core: Arc<Core>) -> Result<Progress, SweepError> {
         return Err(SweepError::NotTaken(left));
     }
     core.meters.swept("handoffs", "enqueue", tasks);
-    Ok(if rows == ROWS { Progress::More } else { Progress::Idle })
+    if rows == ROWS {
+        return Ok(Progress::More);
+    }
+    count(&core).await?;
+    Ok(Progress::Idle)
+}
+
+/// Counts what the outbox holds, whoever put it there: submits are refused beyond a bound. A row has a task at least, so that
+/// as many rows as tasks are allowed tell enough.
+async fn count(core: &Core) -> Result<(), SweepError> {
+    core.handoffs.counted(core.store.count_unconfirmed(core.config.unconfirmed_tasks).await?);
+    Ok(())
 }

@@ -26,7 +26,7 @@ pub(crate) struct System {
     pub(crate) dispatcher: FakeDispatcher,
     pub(crate) store: Store,
     pub(crate) stop: CancellationToken,
-    _dir: tempfile::TempDir,
+    _dir: Option<tempfile::TempDir>,
 }
 
 impl Drop for System {
@@ -55,11 +55,21 @@ pub(crate) async fn start(config: Config) -> System {
     let dir = tempfile::tempdir().expect("a directory");
     let url = format!("sqlite:{}", dir.path().join("oxcart.db").display());
     let options = StoreOptions { url, max_connections: 4, acquire_timeout: Duration::from_secs(5) };
+    let mut system = start_on(config, options).await;
+    system._dir = Some(dir);
+    system
+}
+
+/// On a database that may have a past.
+pub(crate) async fn start_on(config: Config, options: StoreOptions) -> System {
     Store::migrate(&options).await.expect("migrations");
     let store = Store::connect(options).await.expect("a store");
-    let stop = CancellationToken::new();
-    let dispatcher = FakeDispatcher::default();
+    serve(config, store, FakeDispatcher::default())
+}
 
+/// On a store, with this dispatcher.
+pub(crate) fn serve(config: Config, store: Store, dispatcher: FakeDispatcher) -> System {
+    let stop = CancellationToken::new();
     let (to_dispatcher, incoming) = local::transport();
     let served =
         Server::builder().add_service(dispatcher.service()).serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
@@ -81,7 +91,7 @@ pub(crate) async fn start(config: Config) -> System {
     tokio::spawn(served);
     tokio::spawn(Box::new(submission).run(stop.clone()));
     let client = SubmissionServiceClient::new(to_submission.channel());
-    System { client, dispatcher, store, stop, _dir: dir }
+    System { client, dispatcher, store, stop, _dir: None }
 }
 
 pub(crate) fn echo() -> TaskSpec {
