@@ -4,4 +4,5 @@
 
 mod api;
 mod recovery;
+mod refusals;
 mod support;
