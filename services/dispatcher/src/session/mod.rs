@@ -8,7 +8,7 @@ mod state;
 mod stream;
 mod verdict;
 
-pub(crate) use outbound::Outbound;
+pub(crate) use outbound::{Closer, Outbound};
 pub(crate) use poll::{cancel, poll};
 pub(crate) use registry::{Session, Sessions};
 pub(crate) use reports::{exceptions, extend, extend_held, settle};

@@ -1,9 +1,6 @@
 //! A session over a stream: the task that reads a worker's messages and answers them.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use oxcart_proto::{
     convert::scalar,
@@ -16,7 +13,7 @@ use tokio::sync::mpsc;
 use tonic::{Status, Streaming};
 
 use super::{
-    Outbound, exceptions, extend, extend_held,
+    Closer, Outbound, exceptions, extend, extend_held,
     registry::{Frame, Session, frame},
     settle,
     state::{Counted, PhaseEvent, SessionState},
@@ -88,7 +85,7 @@ pub(crate) async fn open(core: Arc<Core>, mut inbound: Streaming<pb::OpenSession
     let _ = sender.try_send(frame(Message::Opened(opened)));
     core.sessions.add(&session, true)?;
     wake_queues(&core, &session)?;
-    let task = Task { core: Arc::clone(&core), session, sender };
+    let task = Task { core: Arc::clone(&core), session, sender, closer: outbound.closer() };
     core.tasks.spawn(task.run(inbound));
     Ok(outbound)
 }
@@ -120,16 +117,21 @@ struct Task {
     core: Arc<Core>,
     session: Arc<Session>,
     sender: mpsc::Sender<Frame>,
+    closer: Closer,
 }
 
 impl Task {
     async fn run(self, inbound: Streaming<pb::OpenSessionRequest>) {
         let end = self.follow(inbound).await;
         self.core.sessions.close(&self.session);
-        if let Err(End::Error(error)) = end {
-            tracing::debug!(worker = %self.session.worker, %error, "a session ends");
-            let _ = tokio::time::timeout(Duration::from_secs(1), self.sender.send(Err(error.into()))).await;
-        }
+        let why = match end {
+            Err(End::Error(error)) => {
+                tracing::debug!(worker = %self.session.worker, %error, "a session ends");
+                Some(error.into())
+            }
+            Ok(()) | Err(End::Gone) => None,
+        };
+        self.closer.close(&self.core, why);
     }
 
     async fn follow(&self, mut inbound: Streaming<pb::OpenSessionRequest>) -> Result<(), End> {

@@ -1,13 +1,19 @@
 //! Sessions.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use oxcart_dispatcher::Config;
 use oxcart_proto::pb::dispatcher::v1::{self as pb, open_session_request::Message as Request, open_session_response::Message};
+use oxcart_queue::{EngineOptions, MemoryEngine};
+use oxcart_types::{Clock as _, ManualClock, SystemClock};
 use tonic::Code;
 
 use crate::harness::{
-    PATIENCE, Served, Worker, done, engine, held, key, lease_key, new_worker, settle, to_duration, window, worker_info,
+    Faulty, PATIENCE, Served, Worker, done, engine, held, key, lease_key, new_worker, settle, to_duration, window, worker_info,
 };
 
 fn ids_of(grants: &[pb::Grant]) -> HashSet<String> {
@@ -214,4 +220,32 @@ async fn a_drain_sends_workers_elsewhere() {
     assert_eq!(control.command(), pb::SessionCommand::Reconnect);
     drop(worker);
     tokio::time::timeout(PATIENCE, served.task).await.expect("in time").expect("drained");
+}
+
+/// While the engine did not answer nobody could extend a lease: holders come first.
+#[tokio::test]
+async fn after_an_outage_nothing_is_taken_from_its_holder() {
+    let clock = ManualClock::at(SystemClock.now());
+    let inner = Arc::new(MemoryEngine::new(EngineOptions::default(), Arc::new(clock.clone())));
+    let faulty = Arc::new(Faulty { inner, failing: false.into() });
+    let config = Config { outage_threshold: Duration::from_millis(50), ..Config::default() };
+    let served = Served::start(faulty.clone(), config.clone()).await;
+    let (mut holder, _) = Worker::open(&served, new_worker(), 1, Vec::new()).await;
+    served.enqueue(1, None).await;
+    let grants = holder.grants(1).await;
+    let (mut other, _) = Worker::open(&served, new_worker(), 1, Vec::new()).await;
+
+    faulty.failing.store(true, Ordering::SeqCst);
+    let began = std::time::Instant::now();
+    while began.elapsed() < config.outage_threshold * 3 {
+        let request = pb::FindMissingTasksRequest { keys: vec![key(&grants[0].task_id, 1)] };
+        served.dispatcher().find_missing_tasks(request).await.expect("answered, as unknown");
+    }
+    clock.advance(config.claim_ttl * 2);
+    faulty.failing.store(false, Ordering::SeqCst);
+
+    other.silent().await;
+    holder.send(Request::Heartbeat(pb::LeaseReport { sequence: 1, leases: vec![held(&grants[0])] })).await;
+    let Message::Extended(result) = holder.next().await else { panic!("extended") };
+    assert_eq!((result.sequence, result.exceptions), (1, Vec::new()));
 }
