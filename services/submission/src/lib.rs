@@ -24,3 +24,4 @@ mod wait;
 
 pub use config::Config;
 pub use service::{Deps, Submission};
+pub use sweep::end_orphans;

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use oxcart_proto::convert::spec::CHOSEN_ID_MAX_AGE;
 use oxcart_service::reconcile::Progress;
-use oxcart_store::{OpenTask, TakeOver};
+use oxcart_store::{OpenTask, Store, StoreError, TakeOver};
 use oxcart_types::{EndKind, Failure, FailureKind, TaskId, Timestamp};
 use tokio::time::Instant;
 
@@ -45,7 +45,7 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Audit>) -> Resul
     }
     let mut cycle = match state.cycle.take() {
         Some(cycle) => cycle,
-        None => Cycle { after: low_watermark(&core).await?, first_open: None, highest: id_at(before(core.clock.now(), LAG)) },
+        None => Cycle { after: low_watermark(&core.store).await?, first_open: None, highest: id_at(before(core.clock.now(), LAG)) },
     };
     let now = core.clock.now();
     let walk = core.store.walk_open(cycle.after, before(now, core.config.sweep.audit_min_age), core.config.sweep.rows()).await?;
@@ -64,8 +64,8 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Audit>) -> Resul
 }
 
 /// Where walks begin.
-pub(super) async fn low_watermark(core: &Core) -> Result<Option<TaskId>, SweepError> {
-    Ok(core.store.cursor(CURSOR).await?.and_then(|text| text.parse().ok()))
+pub(super) async fn low_watermark(store: &Store) -> Result<Option<TaskId>, StoreError> {
+    Ok(store.cursor(CURSOR).await?.and_then(|text| text.parse().ok()))
 }
 
 async fn look(core: &Core, tasks: &[OpenTask], now: Timestamp) -> Result<(), SweepError> {

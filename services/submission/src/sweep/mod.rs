@@ -6,6 +6,7 @@ mod decide;
 mod feeder;
 mod handoffs;
 mod keys;
+mod orphans;
 mod resync;
 mod watch;
 
@@ -19,6 +20,7 @@ use oxcart_store::StoreError;
 use tokio::sync::{Mutex, Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use self::orphans::end_orphans;
 use crate::{core::Core, dispatcher::DispatcherError};
 
 /// Why a pass failed; it is logged and repeated by the reconciler.

@@ -52,7 +52,7 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Watch>) -> Resul
     if lost(seen, &found) {
         core.meters.resyncs.inc();
         tracing::warn!("a queue has lost entries; offering all that waits again");
-        state.walk = Some(Resync { after: low_watermark(&core).await?, then: found });
+        state.walk = Some(Resync { after: low_watermark(&core.store).await?, then: found });
         return Ok(Progress::More);
     }
     // Numbers of writes change all the time: only what would be missed after a restart is worth a write.
