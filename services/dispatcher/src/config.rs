@@ -46,7 +46,7 @@ pub struct Config {
     /// After an outage of the engine longer than this, expired leases are left alone for one lease, so that holders come first.
     #[serde(with = "oxcart_service::config::duration")]
     pub outage_threshold: Duration,
-    /// Readers of the journal at most.
+    /// Readers of the journal at most: every watcher of monitor is one.
     pub max_journal_readers: usize,
     /// The journal is read this often even when nothing was announced.
     #[serde(with = "oxcart_service::config::duration")]
@@ -76,7 +76,7 @@ impl Default for Config {
             tick_period: Duration::from_secs(1),
             discovery_period: Duration::from_secs(5),
             outage_threshold: Duration::from_secs(5),
-            max_journal_readers: 64,
+            max_journal_readers: 320,
             journal_poll: Duration::from_millis(500),
             journal_progress: Duration::from_secs(15),
             window: 100_000,

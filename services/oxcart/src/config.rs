@@ -24,6 +24,9 @@ pub use self::{
 /// Prefix of environment variables: `OXCART_STORE__URL` sets `store.url`.
 pub const ENV_PREFIX: &str = "OXCART";
 
+/// Readers of the journal besides watchers that room is kept for: recorders and submission services, some replicas of each.
+const OTHER_JOURNAL_READERS: usize = 32;
+
 /// The configuration. Every part has defaults; unknown keys are refused.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -72,7 +75,58 @@ impl Config {
         if self.server.dispatcher_addresses.is_empty() {
             return Err("server.dispatcher_addresses names no dispatcher".to_owned());
         }
-        Ok(())
+        // The recorder and the waiters of submission read the journal, too.
+        if self.monitor.max_watchers.saturating_add(OTHER_JOURNAL_READERS) > self.dispatcher.max_journal_readers {
+            return Err(format!(
+                "monitor.max_watchers is {}; dispatcher.max_journal_readers {} leaves {} to watchers",
+                self.monitor.max_watchers,
+                self.dispatcher.max_journal_readers,
+                self.dispatcher.max_journal_readers.saturating_sub(OTHER_JOURNAL_READERS)
+            ));
+        }
+        if self.dispatcher.heartbeat_interval.saturating_mul(2) > self.dispatcher.lease_ttl {
+            return Err(format!(
+                "dispatcher.heartbeat_interval is {:?}, more than half of dispatcher.lease_ttl {:?}: one lost heartbeat would lose the \
+                 leases",
+                self.dispatcher.heartbeat_interval, self.dispatcher.lease_ttl
+            ));
+        }
+        self.check_urls()?;
+        self.check_counts()
+    }
+
+    fn check_urls(&self) -> Result<(), String> {
+        let one_of = |key: &str, url: &str, schemes: &[&str]| match schemes.iter().any(|scheme| url.starts_with(scheme)) {
+            true => Ok(()),
+            false => Err(format!("{key} begins with none of {}", schemes.join(", "))),
+        };
+        one_of("store.url", self.store.url.expose(), &["mysql:", "sqlite:"])?;
+        one_of("redis.url", self.redis.url.expose(), &["redis:", "rediss:", "redis+unix:", "unix:"])
+    }
+
+    /// What stands still when there is none of it.
+    fn check_counts(&self) -> Result<(), String> {
+        let (submission, dispatcher) = (&self.submission, &self.dispatcher);
+        let counts = [
+            ("store.max_connections", self.store.max_connections),
+            ("redis.connections", self.redis.connections),
+            ("submission.payload_bytes", submission.payload_bytes),
+            ("submission.commit_lanes", submission.commit_lanes),
+            ("submission.commit_tasks", submission.commit_tasks),
+            ("submission.waiting_tasks", submission.waiting_tasks),
+            ("submission.unconfirmed_tasks", submission.unconfirmed_tasks),
+            ("submission.handoff_lanes", submission.handoff_lanes),
+            ("submission.sweep.audit_rows", submission.sweep.audit_rows),
+            ("dispatcher.max_sessions", dispatcher.max_sessions),
+            ("dispatcher.max_queues_per_session", dispatcher.max_queues_per_session),
+            ("dispatcher.session_buffer", dispatcher.session_buffer),
+            ("dispatcher.max_partitions", dispatcher.max_partitions),
+            ("dispatcher.max_waiting_calls", dispatcher.max_waiting_calls),
+        ];
+        match counts.into_iter().find(|(_, count)| *count == 0) {
+            Some((key, _)) => Err(format!("{key} is 0; 1 or more is allowed")),
+            None => Ok(()),
+        }
     }
 
     /// The options of the queue engine.

@@ -22,7 +22,7 @@ mod storage;
 pub mod system;
 
 pub use config::Config;
-pub use storage::Storage;
+pub use storage::{LockError, Storage};
 pub use system::{Addresses, System, SystemBuilder, SystemError};
 
 /// The README's Rust code is compiled with the tests.

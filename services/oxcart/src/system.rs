@@ -2,7 +2,8 @@
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
-    path::Path,
+    sync::Arc,
+    time::Duration,
 };
 
 use oxcart_sdk::{Client, Handlers};
@@ -20,20 +21,23 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     compose::{self, Shared},
     config::Config,
-    storage::Storage,
+    storage::{LockError, Storage, StorageLock},
 };
 
 /// Why an embedded system could not start, or failed.
 #[derive(Debug, thiserror::Error)]
 pub enum SystemError {
+    /// The file.
+    #[error(transparent)]
+    Lock(#[from] LockError),
     /// The database.
-    #[error("cannot use the database: {0}")]
+    #[error("cannot use the database")]
     Store(#[from] StoreError),
     /// A handler or a setting of the worker.
-    #[error("cannot set up the worker: {0}")]
+    #[error("cannot set up the worker")]
     Worker(#[from] WorkerError),
     /// A socket.
-    #[error("cannot listen on {address}: {source}")]
+    #[error("cannot listen on {address}")]
     Listen {
         /// Where.
         address: SocketAddr,
@@ -42,7 +46,7 @@ pub enum SystemError {
         source: std::io::Error,
     },
     /// The services ended with an error.
-    #[error("the services failed: {0}")]
+    #[error("the services failed")]
     Service(#[from] ServiceError),
     /// The services panicked.
     #[error("the services panicked")]
@@ -94,7 +98,7 @@ impl System {
     /// A client that reaches the services without a port. Traces of the caller go on in the handlers.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::builder(self.channel()).propagator(std::sync::Arc::new(propagation::inject_map)).build()
+        Client::builder(self.channel()).propagator(Arc::new(propagation::inject_map)).build()
     }
 
     /// A channel to all services that needs no port.
@@ -178,11 +182,13 @@ impl SystemBuilder {
         config.store.url = Secret::new(storage.url());
         // SQLite has one writer: a second commit in flight would only wait for the first.
         config.submission.commit_lanes = 1;
-        if let Storage::File(path) = &storage {
-            make_parent(path);
-            Store::migrate(&config.store.options()).await?;
-        }
-        let store = compose::store(&config).await?;
+        // The queue is empty at every start: the first cycle of the audit offers all that waits, however young.
+        config.submission.sweep.audit_min_age = Duration::ZERO;
+        let lock = match &storage {
+            Storage::File(path) => Some(StorageLock::take(path)?),
+            Storage::InMemory => None,
+        };
+        // Before the database: who cannot listen leaves no file behind.
         let grpc = bind(grpc).await?;
         let admin = match admin {
             Some(address) => Some(bind(address).await?),
@@ -191,6 +197,14 @@ impl SystemBuilder {
         let addresses = Addresses { grpc: local_address(&grpc)?, admin: admin.as_ref().map(local_address).transpose()? };
 
         let shared = Shared::default();
+        if lock.is_some() {
+            Store::migrate(&config.store.options()).await?;
+        }
+        let store = compose::store(&config).await?;
+        if lock.is_some() {
+            // Whoever held the file before is gone: what it was running goes on at once, not when its leases would run out.
+            oxcart_submission::end_orphans(&store, &*shared.ids, shared.clock.now()).await?;
+        }
         let (connector, incoming) = local::transport();
         let engine = compose::memory_engine(&config, &shared);
         // What is added last drains first: the worker settles with the dispatcher, so the dispatcher stays longest.
@@ -201,15 +215,13 @@ impl SystemBuilder {
             .with(compose::worker(&config, store, connector.channel(), handlers, &shared)?)
             .with_local(incoming);
         let shutdown = CancellationToken::new();
-        let served = tokio::spawn(server.serve(grpc, admin, shutdown.clone()));
+        let serving = Box::pin(server.serve(grpc, admin, shutdown.clone()));
+        let served = tokio::spawn(async move {
+            let served = serving.await;
+            drop(lock);
+            served
+        });
         Ok(System { connector, addresses, shutdown, served: Some(served) })
-    }
-}
-
-/// Makes the directory of the file. Should that fail, opening the file says why.
-fn make_parent(path: &Path) {
-    if let Some(parent) = path.parent() {
-        let _ = std::fs::create_dir_all(parent);
     }
 }
 

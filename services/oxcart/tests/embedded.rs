@@ -2,7 +2,12 @@
 
 #![expect(clippy::expect_used, reason = "helpers of tests")]
 
-use std::{path::Path, process::Command, time::Duration};
+use std::{
+    io::{BufRead as _, BufReader},
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
 
 use oxcart::{Storage, System};
 use oxcart_proto::pb::common::v1::TaskState;
@@ -52,6 +57,68 @@ async fn a_restart_keeps_what_waits() {
     system.stop().await.expect("stopped");
 }
 
+/// A system in a process of its own, killed when dropped.
+struct Dev {
+    process: std::process::Child,
+    address: String,
+}
+
+impl Dev {
+    fn start(db: &Path) -> Self {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_oxcart"))
+            .args(["dev", "--port", "0", "--admin-port", "0", "--db"])
+            .arg(db)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("it runs");
+        let lines = BufReader::new(process.stdout.take().expect("piped")).lines();
+        let address = lines.map_while(Result::ok).find_map(|line| Some(line.trim().strip_prefix("gRPC")?.trim().to_owned()));
+        Self { process, address: address.expect("an address") }
+    }
+}
+
+impl Drop for Dev {
+    fn drop(&mut self) {
+        self.process.kill().expect("killed");
+        self.process.wait().expect("gone");
+    }
+}
+
+fn oxcart(args: &[&str]) -> std::process::Output {
+    Command::new(env!("CARGO_BIN_EXE_oxcart")).args(args).output().expect("it runs")
+}
+
+/// What ran when the process was killed runs again at once: nobody else can be running it, so there is no lease to wait for.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_keeps_what_runs() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let path = dir.path().join("oxcart.db");
+    let dev = Dev::start(&path);
+    let submitted = oxcart(&["--address", &dev.address, "task", "submit", "sleep", "-p", "{\"ms\": 600000}"]);
+    let id = String::from_utf8(submitted.stdout).expect("UTF-8").trim().to_owned();
+    let running = || async {
+        let shown = oxcart(&["--address", &dev.address, "task", "get", &id]);
+        String::from_utf8_lossy(&shown.stdout).contains("RUNNING").then_some(())
+    };
+    oxcart_testkit::wait_for("the run", Duration::from_secs(20), running).await.expect("running");
+
+    let refused = System::embedded(path.as_path()).start().await.err().expect("the file is in use");
+    assert!(refused.to_string().contains("in use by another process"), "{refused}");
+    drop(dev);
+
+    // Less than half a lease.
+    let handlers = Handlers::new().handle_fn("sleep", |_: TaskContext, _: serde_json::Value| async move { Ok("awake") });
+    let mut config = oxcart::Config::default();
+    config.worker.builtin.enabled = false;
+    let system =
+        System::embedded(path.as_path()).config(config).handlers(handlers.expect("a name")).start().await.expect("started again");
+    let ended = tokio::time::timeout(Duration::from_secs(12), system.client().wait(id.parse().expect("an id"))).await;
+    let task = ended.expect("in time").expect("waited");
+    assert_eq!((task.state(), task.run, task.attempt), (TaskState::Succeeded, 2, 2), "{task:?}");
+    system.stop().await.expect("stopped");
+}
+
 #[test]
 fn the_demo_checks_every_result() {
     let dir = tempfile::tempdir().expect("a directory");
@@ -64,6 +131,10 @@ fn the_demo_checks_every_result() {
     assert!(output.status.success(), "{out}{err}");
     assert!(out.contains("6 of 6 results are those of an independent count"), "{out}");
     assert!(out.contains("run 1 RETRY") && out.contains("run 3 SUCCEEDED"), "{out}");
+
+    let told = oxcart(&["demo", &dir.path().display().to_string(), "--output", "json"]);
+    let told: serde_json::Value = serde_json::from_slice(&told.stdout).expect("JSON and nothing else");
+    assert_eq!((&told["files"], &told["right"], &told["handlers"][0]["retried"]), (&3.into(), &6.into(), &1.into()), "{told}");
 }
 
 #[test]
@@ -76,7 +147,9 @@ fn exit_codes_tell_what_went_wrong() {
     assert_eq!(unavailable, Some(5), "{text}");
     assert!(text.starts_with("error: "), "{text}");
     assert_eq!(code(&["task", "submit"]).0, Some(2));
+    assert!(text.contains("http://127.0.0.1:1") && text.contains("oxcart dev"), "{text}");
     assert_eq!(code(&["demo", "/no/such/directory"]).0, Some(2));
+    assert_eq!(code(&["demo", env!("CARGO_BIN_EXE_oxcart")]).0, Some(2));
     let dir = tempfile::tempdir().expect("a directory");
     let file = dir.path().join("bad.toml");
     std::fs::write(&file, "[worker]\nslotz = 3\n").expect("written");

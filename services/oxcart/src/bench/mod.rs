@@ -16,7 +16,7 @@ use oxcart_proto::pb::{
     monitor::v1::monitor_service_client::MonitorServiceClient,
     submission::v1::submission_service_client::SubmissionServiceClient,
 };
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use self::{probe::Probes, report::Report};
 
@@ -55,7 +55,7 @@ pub(crate) struct Args {
     queue: String,
     /// Monitor, when it has an address of its own.
     #[arg(long)]
-    monitor: Option<String>,
+    pub(crate) monitor: Option<String>,
     /// A process whose CPU time and memory are to be reported, as name=pid; may be repeated.
     #[arg(long = "pid", value_parser = probe::parse_process)]
     processes: Vec<(String, u32)>,
@@ -101,18 +101,10 @@ impl Bench {
     }
 }
 
-/// Runs the bench against the system at `address` and prints the report.
+/// Runs the bench against the system behind the two channels and prints the report.
 ///
 /// The exit code is a failure when a task did not succeed.
-pub(crate) async fn run(args: Args, address: &str, json: bool) -> Result<ExitCode> {
-    let connect = async |address: String| -> Result<Channel> {
-        Endpoint::from_shared(address.clone())?.tcp_nodelay(true).connect().await.with_context(|| format!("cannot reach {address}"))
-    };
-    let submission = connect(address.to_owned()).await?;
-    let monitor = match &args.monitor {
-        Some(address) => connect(address.clone()).await?,
-        None => submission.clone(),
-    };
+pub(crate) async fn run(args: Args, submission: Channel, monitor: Channel, json: bool) -> Result<ExitCode> {
     let bench = Bench { submission: SubmissionServiceClient::new(submission), monitor: MonitorServiceClient::new(monitor), args };
     let probes = Probes::open(&bench.args).await?;
     let before = probes.read().await?;

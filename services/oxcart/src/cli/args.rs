@@ -17,6 +17,15 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
     humantime::parse_duration(text).map_err(|error| format!("{error}; write 500ms, 10s, 5m or 1h"))
 }
 
+/// Reads a number of things, of which there must be one.
+pub(super) fn count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be 1 or more".to_owned()),
+        Ok(count) => Ok(count),
+        Err(error) => Err(format!("{error}; write 1 or more")),
+    }
+}
+
 /// Reads an instant of RFC 3339.
 pub(super) fn instant(text: &str) -> Result<Timestamp, String> {
     DateTime::parse_from_rfc3339(text)
@@ -96,6 +105,14 @@ mod tests {
         let Ok(missing) = read("@/no/such/file", None);
         assert_eq!(missing.expect_err("missing").exit() as u8, 2);
         assert_eq!(source("-"), Ok(Source::Stdin));
+    }
+
+    #[test]
+    fn counts_are_one_or_more() {
+        assert_eq!(count("3"), Ok(3));
+        for bad in ["0", "-1", "many"] {
+            assert!(count(bad).expect_err(bad).contains("1 or more"), "{bad}");
+        }
     }
 
     #[test]

@@ -14,26 +14,35 @@ use super::{CliError, Global};
 const MAX_ANSWER_BYTES: usize = 16 * Limits::MESSAGE_BYTES;
 
 impl Global {
-    /// A channel to the system, opened when first used.
-    pub(super) fn channel(&self) -> Result<Channel, CliError> {
-        open(&self.address)
+    /// A channel to the system.
+    pub(super) async fn channel(&self) -> Result<Channel, CliError> {
+        open(&self.address).await
+    }
+
+    /// A channel to the monitor service: at `address` when that is given, else where [`Self::monitor`] is.
+    pub(super) async fn monitor_channel(&self, address: Option<&str>) -> Result<Channel, CliError> {
+        open(address.or(self.monitor_address.as_deref()).unwrap_or(&self.address)).await
     }
 
     /// The submission service.
-    pub(super) fn submission(&self) -> Result<SubmissionServiceClient<Channel>, CliError> {
-        Ok(SubmissionServiceClient::new(self.channel()?).max_decoding_message_size(MAX_ANSWER_BYTES))
+    pub(super) async fn submission(&self) -> Result<SubmissionServiceClient<Channel>, CliError> {
+        Ok(SubmissionServiceClient::new(self.channel().await?).max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// The monitor service.
-    pub(super) fn monitor(&self) -> Result<MonitorServiceClient<Channel>, CliError> {
-        let channel = open(self.monitor_address.as_ref().unwrap_or(&self.address))?;
-        Ok(MonitorServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+    pub(super) async fn monitor(&self) -> Result<MonitorServiceClient<Channel>, CliError> {
+        Ok(MonitorServiceClient::new(self.monitor_channel(None).await?).max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 }
 
 /// Not the balanced channel of the services: a command is to fail, not to wait, when nobody is there.
-fn open(address: &str) -> Result<Channel, CliError> {
+async fn open(address: &str) -> Result<Channel, CliError> {
+    if address.starts_with("https:") {
+        return Err(CliError::Usage(format!("{address}: TLS is not supported yet; use http://")));
+    }
     let full = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
-    let endpoint = Endpoint::from_shared(full).map_err(|error| CliError::Usage(format!("{address:?} is no address: {error}")))?;
-    Ok(endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true).connect_lazy())
+    let endpoint =
+        Endpoint::from_shared(full.clone()).map_err(|error| CliError::Usage(format!("{address:?} is no address: {error}")))?;
+    let endpoint = endpoint.connect_timeout(Duration::from_secs(5)).tcp_nodelay(true);
+    endpoint.connect().await.map_err(|error| CliError::Unreachable { address: full, source: error.into() })
 }

@@ -33,10 +33,10 @@ pub(crate) struct DevArgs {
     #[arg(long, default_value = "127.0.0.1", value_name = "ADDRESS")]
     ip: IpAddr,
     /// Port of gRPC; 0 for a free one
-    #[arg(long, default_value_t = 7600)]
+    #[arg(long, default_value_t = 7600, value_name = "PORT")]
     port: u16,
     /// Port of liveness, readiness and metrics; 0 for a free one
-    #[arg(long, default_value_t = 7650)]
+    #[arg(long, default_value_t = 7650, value_name = "PORT")]
     admin_port: u16,
     /// Let the built-in file handlers read below this directory; may be repeated
     #[arg(long = "file-root", value_name = "DIR")]

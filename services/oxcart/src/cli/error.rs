@@ -1,8 +1,13 @@
 //! What goes wrong, how it is told, and with which code the program ends.
 
-use std::{io::Write as _, process::ExitCode};
+use std::{
+    io::{self, Write as _},
+    process::ExitCode,
+};
 
+use oxcart_queue::QueueError;
 use oxcart_sdk::ClientError;
+use oxcart_store::StoreError;
 use tonic::{Code, Status};
 
 /// How the program ends.
@@ -39,11 +44,22 @@ pub(crate) enum CliError {
     /// The system answered with an error.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// Nobody answers at the address.
+    #[error("cannot reach {address}")]
+    Unreachable {
+        /// Where.
+        address: String,
+        /// Why.
+        source: anyhow::Error,
+    },
     /// It took too long.
     #[error("{0}")]
     Timeout(String),
+    /// Nobody reads the output any more: `oxcart task list | head -1`.
+    #[error("the output is closed")]
+    OutputClosed,
     /// Anything else.
-    #[error("{0:#}")]
+    #[error("{0}")]
     Other(#[from] anyhow::Error),
 }
 
@@ -53,9 +69,12 @@ impl From<Status> for CliError {
     }
 }
 
-impl From<std::io::Error> for CliError {
-    fn from(error: std::io::Error) -> Self {
-        Self::Other(error.into())
+impl From<io::Error> for CliError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::BrokenPipe => Self::OutputClosed,
+            _ => Self::Other(error.into()),
+        }
     }
 }
 
@@ -65,29 +84,43 @@ impl CliError {
         match self {
             Self::Usage(_) => Exit::Usage,
             Self::Timeout(_) => Exit::Timeout,
-            Self::Other(_) => Exit::Failed,
+            Self::Unreachable { .. } => Exit::Unavailable,
+            Self::OutputClosed => Exit::Ok,
+            Self::Other(error) => error.chain().find_map(exit_of_cause).unwrap_or(Exit::Failed),
             Self::Client(ClientError::Refused { code, .. }) => exit_of(*code),
             Self::Client(ClientError::Address { .. } | ClientError::Input(_)) => Exit::Usage,
             Self::Client(_) => Exit::Failed,
         }
     }
 
-    /// The lines for stderr: what, why for machines, and every violation.
+    /// The lines for stderr: what, why for machines, every violation, and what can be done.
     pub(crate) fn lines(&self) -> Vec<String> {
-        let Self::Client(ClientError::Refused { reason, message, violations, code, .. }) = self else {
-            return vec![format!("error: {self}")];
-        };
-        let message = if message.is_empty() { format!("{code:?}") } else { message.clone() };
-        let mut lines = vec![format!("error: {message}")];
-        if !reason.is_empty() {
-            lines.push(format!("reason: {reason}"));
+        match self {
+            Self::Client(ClientError::Refused { reason, message, violations, code, retry_after }) => {
+                let what = match violations.len() {
+                    0 if message.is_empty() => format!("{code:?}"),
+                    // The message holds the only violation in full.
+                    0 | 1 => message.clone(),
+                    n => format!("{n} things are wrong with the request"),
+                };
+                let mut lines = vec![format!("error: {what}")];
+                if !reason.is_empty() {
+                    lines.push(format!("reason: {reason}"));
+                }
+                if violations.len() > 1 {
+                    lines.extend(violations.iter().map(|v| format!("  {}: {}", v.field, v.description)));
+                }
+                lines.extend(retry_after.map(|after| format!("hint: try again in {after:?}")));
+                lines
+            }
+            Self::Unreachable { source, .. } => vec![
+                format!("error: {self}: {}", causes(source)),
+                "hint: is the system running? `oxcart dev` starts one; --address or OXCART_ADDRESS names another".to_owned(),
+            ],
+            Self::OutputClosed => Vec::new(),
+            Self::Other(error) => vec![format!("error: {}", causes(error))],
+            Self::Usage(_) | Self::Timeout(_) | Self::Client(_) => vec![format!("error: {self}")],
         }
-        lines.extend(violations.iter().map(|v| format!("  {}: {}", v.field, v.description)));
-        if *code == Code::Unavailable && reason.is_empty() {
-            lines
-                .push("hint: is the system running? `oxcart dev` starts one; --address or OXCART_ADDRESS names another".to_owned());
-        }
-        lines
     }
 
     /// Writes the lines to stderr.
@@ -97,6 +130,25 @@ impl CliError {
             // There is nobody left to tell when stderr is gone.
             let _ = writeln!(stderr, "{line}");
         }
+    }
+}
+
+/// An error and its causes in one line, without those that a line above has told already.
+fn causes(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        _ if told.ends_with(&cause) => told,
+        _ => format!("{told}: {cause}"),
+    })
+}
+
+/// What a cause says about the whole; nothing for most.
+fn exit_of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Exit> {
+    match (cause.downcast_ref(), cause.downcast_ref()) {
+        (Some(StoreError::Unavailable(_) | StoreError::Busy), _) | (_, Some(QueueError::Unavailable(_))) => Some(Exit::Unavailable),
+        (Some(StoreError::Configuration(_)), _) => Some(Exit::Usage),
+        (Some(StoreError::Schema { .. }), _) => Some(Exit::Conflict),
+        _ => None,
     }
 }
 
@@ -141,10 +193,49 @@ mod tests {
         let mut details = ErrorDetails::new();
         details.set_error_info("FIELD_INVALID", "oxcart.dev", std::collections::HashMap::new());
         details.add_bad_request_violation("task.queue", "is not allowed");
-        let status = Status::with_error_details(Code::InvalidArgument, "1 field is wrong", details);
+        details.add_bad_request_violation("task.priority", "is 10");
+        let status = Status::with_error_details(Code::InvalidArgument, "task.queue: is not allowed; task.priority: is 10", details);
         assert_eq!(
             CliError::from(status).lines(),
-            ["error: 1 field is wrong", "reason: FIELD_INVALID", "  task.queue: is not allowed"]
+            [
+                "error: 2 things are wrong with the request",
+                "reason: FIELD_INVALID",
+                "  task.queue: is not allowed",
+                "  task.priority: is 10"
+            ]
         );
+    }
+
+    #[test]
+    fn one_violation_is_told_once() {
+        let mut details = ErrorDetails::new();
+        details.add_bad_request_violation("task_id", "is required");
+        let status = Status::with_error_details(Code::InvalidArgument, "task_id: is required", details);
+        assert_eq!(CliError::from(status).lines(), ["error: task_id: is required"]);
+    }
+
+    #[test]
+    fn what_can_be_tried_again_says_when() {
+        let mut details = ErrorDetails::new();
+        details.set_retry_info(Some(std::time::Duration::from_secs(2)));
+        let status = Status::with_error_details(Code::Unavailable, "the database is unavailable", details);
+        assert_eq!(CliError::from(status).lines(), ["error: the database is unavailable", "hint: try again in 2s"]);
+    }
+
+    #[test]
+    fn causes_are_told_once_and_decide_the_exit_code() {
+        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
+        let store = StoreError::Unavailable(refused.into());
+        let error = CliError::from(anyhow::Error::from(store).context("cannot use the database"));
+        assert_eq!(error.lines(), ["error: cannot use the database: the database is unavailable: connection refused"]);
+        assert_eq!(error.exit(), Exit::Unavailable);
+        let error = CliError::from(anyhow::Error::from(StoreError::Configuration("no URL".to_owned())));
+        assert_eq!(error.exit(), Exit::Usage);
+    }
+
+    #[test]
+    fn an_output_that_is_closed_is_no_error() {
+        let error = CliError::from(io::Error::from(io::ErrorKind::BrokenPipe));
+        assert_eq!((error.exit(), error.lines()), (Exit::Ok, Vec::new()));
     }
 }

@@ -26,12 +26,12 @@ pub(crate) struct HealthcheckArgs {
 
 impl HealthcheckArgs {
     pub(super) async fn run(self, global: &Global, output: &mut Output) -> Result<Exit, CliError> {
-        let mut health = HealthClient::new(global.channel()?);
-        let check = health.check(HealthCheckRequest { service: self.service });
-        let answer = tokio::time::timeout(self.max_wait, check)
-            .await
-            .map_err(|_| CliError::Timeout(format!("no answer within {:?}", self.max_wait)))??;
-        let status = answer.into_inner().status();
+        let check = async {
+            let mut health = HealthClient::new(global.channel().await?);
+            Ok::<_, CliError>(health.check(HealthCheckRequest { service: self.service }).await?.into_inner())
+        };
+        let answer = tokio::time::timeout(self.max_wait, check).await;
+        let status = answer.map_err(|_| CliError::Timeout(format!("no answer within {:?}", self.max_wait)))??.status();
         output.line(status.as_str_name())?;
         Ok(if status == ServingStatus::Serving { Exit::Ok } else { Exit::Failed })
     }

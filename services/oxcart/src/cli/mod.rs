@@ -43,6 +43,7 @@ pub(crate) struct Cli {
 
 /// What every command takes.
 #[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// Address of a running system
     #[arg(
@@ -115,7 +116,8 @@ impl Command {
             Self::Demo(args) => args.run(output).await,
             Self::Bench(args) => {
                 let json = output.format() != Format::Table;
-                let succeeded = bench::run(*args, &global.address, json).await?;
+                let (submission, monitor) = (global.channel().await?, global.monitor_channel(args.monitor.as_deref()).await?);
+                let succeeded = bench::run(*args, submission, monitor, json).await?;
                 Ok(if succeeded == ExitCode::SUCCESS { Exit::Ok } else { Exit::Failed })
             }
             Self::Healthcheck(args) => args.run(global, output).await,

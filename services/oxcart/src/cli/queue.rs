@@ -51,7 +51,7 @@ impl QueueArgs {
 }
 
 async fn all(global: &Global) -> Result<Vec<QueueStats>, CliError> {
-    let mut monitor = global.monitor()?;
+    let mut monitor = global.monitor().await?;
     let (mut queues, mut page_token) = (Vec::new(), String::new());
     loop {
         let page = monitor.list_queues(ListQueuesRequest { page_size: 1000, page_token }).await?.into_inner();

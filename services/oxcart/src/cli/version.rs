@@ -23,7 +23,7 @@ pub(crate) struct VersionArgs {
 impl VersionArgs {
     pub(super) async fn run(self, global: &Global, output: &mut Output) -> Result<Exit, CliError> {
         let info = if self.server {
-            global.monitor()?.get_server_info(GetServerInfoRequest {}).await?.into_inner()
+            global.monitor().await?.get_server_info(GetServerInfoRequest {}).await?.into_inner()
         } else {
             let build = option_env!("OXCART_BUILD").unwrap_or_default().to_owned();
             GetServerInfoResponse { version: env!("CARGO_PKG_VERSION").to_owned(), build, ..Default::default() }

@@ -52,7 +52,7 @@ impl WorkerArgs {
 }
 
 async fn all(global: &Global) -> Result<Vec<WorkerInfo>, CliError> {
-    let mut monitor = global.monitor()?;
+    let mut monitor = global.monitor().await?;
     let (mut workers, mut page_token) = (Vec::new(), String::new());
     loop {
         let page = monitor.list_workers(ListWorkersRequest { page_size: 1000, page_token }).await?.into_inner();

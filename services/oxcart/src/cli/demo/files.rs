@@ -21,10 +21,12 @@ pub(super) struct Found {
     pub(super) skipped: usize,
 }
 
-/// Finds the text files below a directory, at most `max`. Hidden ones and links are not followed.
+/// Finds the text files below a directory, at most `max`. Hidden ones are left out, links are not followed, and other file
+/// systems below it are not entered: what looks like a file in `/proc` may never end.
 pub(super) fn find(root: &Path, max: usize) -> io::Result<Found> {
     let mut found = Found { files: Vec::new(), skipped: 0 };
     let mut directories = vec![root.to_owned()];
+    let home = device(root);
     let mut seen = 0;
     while let Some(directory) = directories.pop() {
         seen += 1;
@@ -44,8 +46,10 @@ pub(super) fn find(root: &Path, max: usize) -> io::Result<Found> {
             if name.to_string_lossy().starts_with('.') {
                 continue;
             }
-            if kind.is_dir() && !SKIPPED.iter().any(|skipped| name == *skipped) {
-                directories.push(entry.path());
+            if kind.is_dir() {
+                if !SKIPPED.iter().any(|skipped| name == *skipped) && device(&entry.path()) == home {
+                    directories.push(entry.path());
+                }
             } else if kind.is_file() {
                 if found.files.len() < max && is_text(&entry.path()) && entry.path().to_str().is_some() {
                     found.files.push(entry.path());
@@ -57,6 +61,19 @@ pub(super) fn find(root: &Path, max: usize) -> io::Result<Found> {
     }
     found.files.sort();
     Ok(found)
+}
+
+/// Which file system a path is on; `None` where that cannot be told.
+#[cfg(unix)]
+fn device(path: &Path) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::symlink_metadata(path).ok().map(|metadata| metadata.dev())
+}
+
+/// Which file system a path is on; `None` where that cannot be told.
+#[cfg(not(unix))]
+fn device(_: &Path) -> Option<u64> {
+    None
 }
 
 /// Small enough, readable, and without a zero byte at its beginning.
@@ -97,5 +114,14 @@ mod tests {
         assert_eq!((names(&all), all.skipped), (vec!["b/two.rs".to_owned(), "one.txt".to_owned()], 1));
         assert_eq!(find(dir.path(), 1).expect("found").files.len(), 1);
         assert!(find(&dir.path().join("missing"), 1).is_err());
+        assert!(find(&dir.path().join("one.txt"), 1).is_err());
+    }
+
+    /// `/proc` is never on the file system of `/`, and some of its files never end.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn other_file_systems_are_not_entered() {
+        assert_ne!(device(Path::new("/")), device(Path::new("/proc")));
+        assert!(device(Path::new("/")).is_some());
     }
 }

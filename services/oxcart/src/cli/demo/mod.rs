@@ -13,7 +13,10 @@ use clap::Args;
 use oxcart::{Config, Storage, System};
 
 use self::files::Found;
-use super::{CliError, Exit, output::Output};
+use super::{
+    CliError, Exit, args,
+    output::{Format, Output},
+};
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
@@ -23,13 +26,14 @@ Exit code: 0 only if every task succeeded and every result is right.
 
 Examples:
   oxcart demo
-  oxcart demo /usr/include --max-files 500")]
+  oxcart demo /usr/include --max-files 500
+  oxcart demo --output json")]
 pub(crate) struct DemoArgs {
     /// Where the input is
     #[arg(default_value = ".")]
     dir: PathBuf,
     /// Files at most
-    #[arg(long, default_value_t = 5000, value_name = "N")]
+    #[arg(long, default_value_t = 5000, value_parser = args::count, value_name = "N")]
     max_files: usize,
     /// Keep the tasks in this SQLite file, to look at them afterwards
     #[arg(long, value_name = "FILE")]
@@ -39,11 +43,18 @@ pub(crate) struct DemoArgs {
 impl DemoArgs {
     pub(super) async fn run(self, output: &mut Output) -> Result<Exit, CliError> {
         let root = self.dir.canonicalize().map_err(|error| CliError::Usage(format!("{}: {error}", self.dir.display())))?;
-        let Found { files, skipped } = files::find(&root, self.max_files).context("cannot read the directory")?;
+        let found = files::find(&root, self.max_files);
+        let Found { files, skipped } = found.map_err(|error| CliError::Usage(format!("{}: {error}", root.display())))?;
         if files.is_empty() {
-            return Err(CliError::Usage(format!("{}: no text file below it", root.display())));
+            return Err(CliError::Usage(format!(
+                "{}: no text file below it; files that are binary, hidden, unreadable, links or over 4 MiB are left out",
+                root.display()
+            )));
         }
-        output.line(format!("{} files below {}, two tasks each ({skipped} other files left out)", files.len(), root.display()))?;
+        if output.format() == Format::Table {
+            let (files, dir) = (files.len(), root.display());
+            output.line(format!("files below {dir}: {files}, with two tasks each; left out: {skipped}"))?;
+        }
 
         let temporary = tempfile::tempdir().context("cannot make a directory")?;
         let db = self.db.clone().unwrap_or_else(|| temporary.path().join("demo.db"));
@@ -58,8 +69,14 @@ impl DemoArgs {
         system.stop().await.context("cannot stop")?;
 
         let wrong = check::wrong(&outcomes);
-        report::print(output, &root, &outcomes, &wrong, took)?;
-        report::further(output, self.db.as_deref())?;
+        match output.format() {
+            Format::Table => {
+                report::print(output, &root, &outcomes, &wrong, took)?;
+                report::further(output, self.db.as_deref())?;
+            }
+            Format::Json | Format::Jsonl => output.value(&report::json(&root, &outcomes, skipped, &wrong, took))?,
+            Format::Name => outcomes.iter().filter_map(|o| o.task.spec.as_ref()).try_for_each(|spec| output.line(&spec.task_id))?,
+        }
         Ok(if wrong.is_empty() { Exit::Ok } else { Exit::Failed })
     }
 }

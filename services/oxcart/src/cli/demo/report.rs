@@ -31,7 +31,7 @@ pub(super) fn print(
     output.table(&["LINES", "WORDS", "BYTES", "SHA-256", "FILE"], largest(root, outcomes))?;
     output.line("")?;
     let headers = ["HANDLER", "TASKS", "RETRIED", "P50 MS", "P95 MS", "P99 MS", "MAX MS"];
-    output.table(&headers, Job::ALL.map(|job| summary(job, outcomes)).to_vec())?;
+    output.table(&headers, Job::ALL.map(|job| Summary::of(job, outcomes).row(job)).to_vec())?;
     output.line("")?;
     if let Some(retried) = outcomes.iter().find(|outcome| outcome.task.runs.len() > 1) {
         output.line(format!("retried as told: {}", story(&retried.task.runs)))?;
@@ -44,6 +44,33 @@ pub(super) fn print(
     }
     let right = outcomes.len() - wrong.len();
     output.line(format!("{right} of {} results are those of an independent count", outcomes.len()))
+}
+
+/// All of it for programs.
+pub(super) fn json(root: &Path, outcomes: &[Outcome], skipped: usize, wrong: &[String], took: Duration) -> serde_json::Value {
+    let handlers = Job::ALL.map(|job| {
+        let Summary { tasks, retried, latencies } = Summary::of(job, outcomes);
+        let ms = |quantile| micros_to_ms(latencies.value_at_quantile(quantile));
+        serde_json::json!({
+            "handler": job.handler(),
+            "tasks": tasks,
+            "retried": retried,
+            "p50_ms": ms(0.5),
+            "p95_ms": ms(0.95),
+            "p99_ms": ms(0.99),
+            "max_ms": micros_to_ms(latencies.max()),
+        })
+    });
+    serde_json::json!({
+        "root": root,
+        "files": outcomes.len() / Job::ALL.len(),
+        "files_left_out": skipped,
+        "tasks": outcomes.len(),
+        "seconds": took.as_secs_f64(),
+        "right": outcomes.len() - wrong.len(),
+        "wrong": wrong,
+        "handlers": handlers,
+    })
 }
 
 /// Says how to go on.
@@ -81,26 +108,41 @@ fn largest(root: &Path, outcomes: &[Outcome]) -> Vec<Vec<String>> {
         .collect()
 }
 
-/// One line on all tasks of a job: latencies count from submission to the end.
-fn summary(job: Job, outcomes: &[Outcome]) -> Vec<String> {
-    let tasks: Vec<_> = outcomes.iter().filter(|outcome| outcome.job == job).map(|outcome| &outcome.task).collect();
-    let retried = tasks.iter().filter(|task| task.attempt > 1).count();
-    let mut row = vec![job.handler().to_owned(), tasks.len().to_string(), retried.to_string()];
-    // Three digits are more than a demo can tell.
-    let histogram = Histogram::<u64>::new(3).ok().map(|mut histogram| {
-        for latency in tasks.iter().filter_map(|task| latency_micros(task)) {
+/// All tasks of a job; latencies count from submission to the end.
+struct Summary {
+    tasks: usize,
+    retried: usize,
+    /// Microseconds.
+    latencies: Histogram<u64>,
+}
+
+impl Summary {
+    fn of(job: Job, outcomes: &[Outcome]) -> Self {
+        let tasks = || outcomes.iter().filter(|outcome| outcome.job == job).map(|outcome| &outcome.task);
+        let mut latencies = histogram();
+        for latency in tasks().filter_map(latency_micros) {
             // It grows as needed; an hour is far from what it cannot hold.
-            let _ = histogram.record(latency);
+            let _ = latencies.record(latency);
         }
-        histogram
-    });
-    #[expect(clippy::cast_precision_loss, reason = "a latency in microseconds is far below 2^52")]
-    let ms = |micros: u64| format!("{:.1}", micros as f64 / 1000.0);
-    if let Some(histogram) = histogram {
-        row.extend([0.5, 0.95, 0.99].map(|quantile| ms(histogram.value_at_quantile(quantile))));
-        row.push(ms(histogram.max()));
+        Self { tasks: tasks().count(), retried: tasks().filter(|task| task.attempt > 1).count(), latencies }
     }
-    row
+
+    fn row(&self, job: Job) -> Vec<String> {
+        let quantiles = [0.5, 0.95, 0.99].map(|quantile| self.latencies.value_at_quantile(quantile));
+        let latencies = quantiles.into_iter().chain([self.latencies.max()]).map(|micros| format!("{:.1}", micros_to_ms(micros)));
+        [job.handler().to_owned(), self.tasks.to_string(), self.retried.to_string()].into_iter().chain(latencies).collect()
+    }
+}
+
+/// Two digits are as much as a demo can tell.
+#[expect(clippy::expect_used, reason = "fails only for a number of digits that is out of bounds")]
+fn histogram() -> Histogram<u64> {
+    Histogram::new(2).expect("two digits are in bounds")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a latency in microseconds is far below 2^52")]
+fn micros_to_ms(micros: u64) -> f64 {
+    micros as f64 / 1000.0
 }
 
 fn latency_micros(task: &Task) -> Option<u64> {

@@ -36,7 +36,7 @@ pub(crate) struct CancelArgs {
 
 impl CancelArgs {
     pub(super) async fn run(self, global: &Global, output: &mut Output) -> Result<Exit, CliError> {
-        let mut submission = global.submission()?;
+        let mut submission = global.submission().await?;
         let mut exit = Exit::Ok;
         for id in self.ids {
             let grace_period = self.grace.map(to_duration);

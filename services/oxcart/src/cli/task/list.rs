@@ -34,7 +34,7 @@ pub(crate) struct ListArgs {
 
 impl ListArgs {
     pub(super) async fn run(self, global: &Global, output: &mut Output) -> Result<Exit, CliError> {
-        let mut monitor = global.monitor()?;
+        let mut monitor = global.monitor().await?;
         let mut page_token = self.page_token;
         let mut tasks = Vec::new();
         loop {

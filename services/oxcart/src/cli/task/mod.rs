@@ -51,7 +51,7 @@ impl TaskArgs {
             TaskCommand::Execute(args) => args.run(global, output).await,
             TaskCommand::Get { id } => {
                 let request = GetTaskRequest { task_id: id, ..Default::default() };
-                let answer = global.submission()?.get_task(request).await?.into_inner();
+                let answer = global.submission().await?.get_task(request).await?.into_inner();
                 show::task(output, &answer.task.unwrap_or_default())?;
                 Ok(Exit::Ok)
             }

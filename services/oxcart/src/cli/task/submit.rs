@@ -127,7 +127,7 @@ impl ExecuteArgs {
 
 impl SubmitArgs {
     pub(super) async fn run(self, global: &Global, output: &mut Output) -> Result<Exit, CliError> {
-        let mut submission = global.submission()?;
+        let mut submission = global.submission().await?;
         let request = SubmitTaskRequest { task: Some(self.spec.spec()?), ..Default::default() };
         let answer = submission.submit_task(request).await?.into_inner();
         let id = answer.result.as_ref().map(|result| result.task_id.clone()).unwrap_or_default();

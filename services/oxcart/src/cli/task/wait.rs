@@ -34,7 +34,7 @@ pub(crate) struct WaitArgs {
 
 impl WaitArgs {
     pub(super) async fn run(self, global: &Global, output: &mut Output) -> Result<Exit, CliError> {
-        until_end(global.submission()?, &self.id, self.max_wait, output).await
+        until_end(global.submission().await?, &self.id, self.max_wait, output).await
     }
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct WatchArgs {
 impl WatchArgs {
     pub(super) async fn run(self, global: &Global, output: &mut Output) -> Result<Exit, CliError> {
         let request = WatchEventsRequest { filter: self.filter, after_cursor: self.since };
-        let mut events = global.monitor()?.watch_events(request).await?.into_inner();
+        let mut events = global.monitor().await?.watch_events(request).await?.into_inner();
         loop {
             let message = tokio::select! {
                 message = events.message() => message?,
