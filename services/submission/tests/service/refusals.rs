@@ -129,7 +129,7 @@ async fn a_cancel_of_an_open_run_is_asked_for_and_decides_how_a_failure_ends() {
     let request = CancelTaskRequest { task_id: id.clone(), reason: "enough".to_owned(), ..CancelTaskRequest::default() };
     let answer = system.client.clone().cancel_task(request).await.expect("asked").into_inner();
     assert_eq!((answer.outcome(), answer.task.map(|task| task.state())), (CancelOutcome::Requested, Some(TaskState::Running)));
-    assert_eq!(system.dispatcher.state().notified, [id.clone()]);
+    assert_eq!(system.dispatcher.state().notified, std::slice::from_ref(&id));
     let end = End {
         task: run.task,
         run: run.run,
