@@ -158,6 +158,18 @@ async fn a_grant_that_comes_twice_runs_once() {
     rig.stop().await;
 }
 
+/// With one thread for everything else, too: a handler that took it would be seen.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_handler_that_blocks_its_thread_starves_no_heartbeat() {
+    let rig = Rig::start_with(oxcart_worker::Config { handler_threads: 1, ..config() }, Dispatcher::default()).await;
+    let id = rig.run("blocks", "null", 1).await;
+    let is_it = |key: &&LeaseKey| key.task_id == id.to_string();
+    rig.wait_heard("heartbeats for it", |heard| heard.extended.iter().filter(is_it).count() >= 5).await;
+    assert!(rig.dispatcher.heard().settles.is_empty(), "it is blocked all the while");
+    assert_eq!(rig.settles(id, 1).await, ["done"]);
+    rig.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broken_stream_is_opened_again_with_the_leases_held() {
     let rig = Rig::start().await;

@@ -31,6 +31,8 @@ pub struct Heard {
     pub settles: Vec<Settle>,
     pub confirmed: Vec<LeaseKey>,
     pub heartbeats: usize,
+    /// Leases named in heartbeats, each time again.
+    pub extended: Vec<LeaseKey>,
     pub slots: i32,
     pub goodbyes: usize,
     /// Settles are heard and not answered.
@@ -177,7 +179,10 @@ impl Dispatcher {
                 Some(Down::Extended(self.extended(report)))
             }
             Up::Heartbeat(report) => {
-                self.heard().heartbeats += 1;
+                let mut heard = self.heard();
+                heard.heartbeats += 1;
+                heard.extended.extend(report.leases.iter().filter_map(|lease| lease.lease.clone()));
+                drop(heard);
                 Some(Down::Extended(self.extended(report)))
             }
             Up::Failures(report) => Some(Down::Verdicts(Self::verdicts(report))),

@@ -36,6 +36,8 @@ use self::{
 };
 
 pub const PATIENCE: Duration = Duration::from_secs(20);
+/// How long the `blocks` handler keeps its thread.
+pub const BLOCKED: Duration = Duration::from_secs(4);
 
 pub struct Rig {
     pub dispatcher: Dispatcher,
@@ -68,6 +70,10 @@ fn handlers(gate: Arc<Notify>, entered: Arc<AtomicUsize>) -> Handlers {
             Ok("done")
         }
     });
+    let blocks = async |_ctx: TaskContext, (): ()| -> TaskResult {
+        std::thread::park_timeout(BLOCKED);
+        Ok(())
+    };
     let panics = async |_ctx: TaskContext, (): ()| -> TaskResult { panic!("boom") };
     let releases = async |ctx: TaskContext, (): ()| -> TaskResult<u32> {
         if ctx.run().get() == 1 { Err(ctx.release(Duration::ZERO, "later")) } else { Ok(ctx.attempt()) }
@@ -83,6 +89,7 @@ fn handlers(gate: Arc<Notify>, entered: Arc<AtomicUsize>) -> Handlers {
     };
     handlers
         .and_then(|h| h.handle_fn("counts", counts))
+        .and_then(|h| h.handle_fn("blocks", blocks))
         .and_then(|h| h.handle_fn("panics", panics))
         .and_then(|h| h.handle_fn("releases", releases))
         .and_then(|h| h.handle_fn("steps", steps))
