@@ -147,8 +147,10 @@ pub async fn cancel_waiting(clients: &Clients) -> Result<()> {
 pub async fn cancel_running(clients: &Clients) -> Result<()> {
     let id = clients.submit(spec("sleep", r#"{"ms":60000}"#)).await?;
     clients.wait_for_state(&id, TaskState::Running).await?;
-    let (outcome, _) = clients.cancel(&id).await?;
-    ensure!(outcome == CancelOutcome::Requested, "{outcome:?}");
+    let (outcome, task) = clients.cancel(&id).await?;
+    // A handler that stops at once may have ended its run before the answer is written: then the cancel is final already.
+    let expected = if task.state() == TaskState::Cancelled { CancelOutcome::Acknowledged } else { CancelOutcome::Requested };
+    ensure!(outcome == expected, "{outcome:?} {task:?}");
     let task = clients.wait(&id).await?;
     ensure_state(&task, TaskState::Cancelled)?;
     let finished = clients.submit(spec("echo", "1")).await?;
