@@ -115,6 +115,7 @@ pub(crate) async fn give_back(
     let items: Vec<Release> = grants.map(|(task, token)| Release { task, token, delay: Duration::ZERO, uncounted: true }).collect();
     core.metrics.grants_returned.inc_by(items.len() as u64);
     for chunk in items.chunks(MAX_ITEMS) {
+        // Should the engine be away, these are claims that nobody confirms: they run out by themselves, as one delivery each.
         let _ = lane.release(core, chunk.to_vec()).await;
     }
 }
