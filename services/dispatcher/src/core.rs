@@ -16,7 +16,13 @@ use oxcart_types::{Clock, IdSource, QueueName};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 
-use crate::{config::Config, error::DispatcherError, metrics::DispatcherMetrics, partition::Lane, session::Sessions};
+use crate::{
+    config::Config,
+    error::DispatcherError,
+    metrics::DispatcherMetrics,
+    partition::Lane,
+    session::{Sessions, Unheard},
+};
 
 /// What the parts of one dispatcher share.
 pub(crate) struct Core {
@@ -28,6 +34,8 @@ pub(crate) struct Core {
     /// Metrics of the process, where reconcilers are counted.
     process: Metrics,
     pub(crate) sessions: Sessions,
+    /// Cancels that wait for their holders.
+    pub(crate) unheard: Unheard,
     /// Cancelled first: no new grants, sessions are sent elsewhere.
     pub(crate) draining: CancellationToken,
     /// Background tasks, waited for at shutdown.
@@ -53,6 +61,7 @@ impl Core {
     ) -> Arc<Self> {
         let metrics = DispatcherMetrics::register(&process);
         let sessions = Sessions::new(config.max_sessions, metrics.sessions.clone());
+        let unheard = Unheard::new(config.lease_ttl);
         Arc::new(Self {
             config,
             engine,
@@ -61,6 +70,7 @@ impl Core {
             metrics,
             process,
             sessions,
+            unheard,
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),
             lanes: RwLock::default(),

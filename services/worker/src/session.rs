@@ -7,6 +7,7 @@ mod actor;
 mod link;
 mod messages;
 mod outbox;
+mod polled;
 
 use oxcart_proto::pb::dispatcher::v1 as pb;
 use tokio::sync::{mpsc, oneshot};

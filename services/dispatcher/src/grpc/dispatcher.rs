@@ -82,6 +82,7 @@ impl DispatcherService for Service {
                 .map_err(|bad| DispatcherError::invalid("grace_period", bad.description))?;
         }
         let keys = plain(request.keys, Limits::BATCH_ITEMS)?;
+        let runs: Vec<_> = keys.iter().map(|key| (key.key.task, key.run)).collect();
         let len = keys.len();
         let groups = decode::by_partition(
             keys.into_iter()
@@ -90,10 +91,11 @@ impl DispatcherService for Service {
         let statuses =
             per_partition(len, groups, |partition, items| async move { self.0.lane(&partition).ok()?.remove(items).await });
         let statuses: Vec<Option<RemoveStatus>> = statuses.await;
-        for status in &statuses {
+        for ((task, run), status) in runs.into_iter().zip(&statuses) {
             if let (Some(RemoveStatus::Leased(token)), true) = (status, request.notify_holder) {
                 // A holder elsewhere looks at SQL by itself.
-                session::cancel(&self.0, token, &request.reason, request.grace_period);
+                let (token, reason, grace) = (*token, request.reason.clone(), request.grace_period);
+                session::cancel(&self.0, session::Cancel { task, run, token, reason, grace });
             }
         }
         let statuses = statuses.into_iter().map(|status| i32::from(remove_status(status))).collect();

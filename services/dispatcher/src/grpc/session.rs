@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use oxcart_proto::pb::dispatcher::v1::{self as pb, session_service_server::SessionService};
 use oxcart_queue::ExtendCause;
+use oxcart_types::LeaseToken;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::decode::worker_id;
@@ -41,8 +42,11 @@ impl SessionService for Service {
     async fn extend_leases(&self, request: Request<pb::ExtendLeasesRequest>) -> Result<Response<pb::ExtendLeasesResponse>, Status> {
         let request = request.into_inner();
         worker_id("worker_id", &request.worker_id)?;
-        let result = session::extend(&self.0, None, ExtendCause::Heartbeat, request.heartbeat.unwrap_or_default()).await?;
-        Ok(Response::new(pb::ExtendLeasesResponse { result: Some(result), cancels: Vec::new() }))
+        let report = request.heartbeat.unwrap_or_default();
+        let leases = report.leases.iter().filter_map(|held| held.lease.as_ref());
+        let tokens: Vec<_> = leases.filter_map(|key| LeaseToken::try_from(&key.lease_token[..]).ok()).collect();
+        let result = session::extend(&self.0, None, ExtendCause::Heartbeat, report).await?;
+        Ok(Response::new(pb::ExtendLeasesResponse { result: Some(result), cancels: self.0.unheard.take(&tokens) }))
     }
 
     async fn report_failures(

@@ -1,5 +1,6 @@
 //! Worker sessions of this replica: what each may be granted, what it holds, and its way out.
 
+mod cancel;
 mod outbound;
 mod poll;
 mod registry;
@@ -8,8 +9,9 @@ mod state;
 mod stream;
 mod verdict;
 
+pub(crate) use cancel::{Cancel, Unheard, cancel};
 pub(crate) use outbound::{Closer, Outbound};
-pub(crate) use poll::{cancel, poll};
+pub(crate) use poll::poll;
 pub(crate) use registry::{Session, Sessions};
 pub(crate) use reports::{exceptions, extend, extend_held, settle};
 pub(crate) use state::{Counted, Reserved, Subscription, Window};

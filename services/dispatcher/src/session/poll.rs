@@ -2,17 +2,15 @@
 
 use std::{sync::Arc, time::Duration};
 
-use oxcart_proto::{
-    convert::scalar,
-    pb::{common::v1 as common, dispatcher::v1 as pb},
-};
+use oxcart_proto::{convert::scalar, pb::dispatcher::v1 as pb};
+use oxcart_queue::Extend;
 use pb::open_session_response::Message;
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
     Outbound,
     registry::Session,
-    state::SessionState,
+    state::{Counted, SessionState},
     stream::{check_version, settings, wake_queues},
 };
 use crate::{core::Core, error::DispatcherError, grpc::decode};
@@ -31,9 +29,10 @@ pub(crate) async fn poll(core: Arc<Core>, request: pb::PollGrantsRequest) -> Res
     };
     let info = request.worker.unwrap_or_default();
     let worker = decode::worker_id("worker.worker_id", &info.worker_id)?;
-    let held = scalar::count(request.held_leases).map_err(|bad| DispatcherError::invalid("held_leases", bad.description))?;
+    let unnamed = scalar::count(request.held_leases).map_err(|bad| DispatcherError::invalid("held_leases", bad.description))?;
+    let held = decode::held("held", request.held)?;
     let mut window = decode::window(&core.config, request.window.unwrap_or_default())?;
-    window.slots = window.slots.saturating_sub(held);
+    window.slots = window.slots.saturating_sub(unnamed);
     if core.draining.is_cancelled() {
         return Err(DispatcherError::ShuttingDown);
     }
@@ -41,11 +40,20 @@ pub(crate) async fn poll(core: Arc<Core>, request: pb::PollGrantsRequest) -> Res
         return Err(DispatcherError::EngineDown(lasted));
     }
     let (sender, receiver) = mpsc::channel(core.config.session_buffer.max(2));
-    let session = Session::new(worker, SessionState::open(window, []), info, sender);
+    let until = std::time::Instant::now() + core.config.lease_ttl;
+    let tokens: Vec<_> = held.iter().map(|lease| lease.extend.token).collect();
+    let counted = held.into_iter().map(|lease| {
+        let Extend { key, run, token, .. } = lease.extend;
+        (token, Counted { key, run, queue: lease.queue, until })
+    });
+    let session = Session::new(worker, SessionState::open(window, counted), info, sender);
     let mut outbound = Outbound::new(Arc::clone(&core), Arc::clone(&session), receiver);
     core.sessions.add(&session, false)?;
     wake_queues(&core, &session)?;
     let mut response = pb::PollGrantsResponse { settings: Some(settings(&core.config)), ..Default::default() };
+    // Read once the session is known: what is cancelled from now on comes through it.
+    response.cancels = core.unheard.take(&tokens);
+    let wait = if response.cancels.is_empty() { wait } else { Duration::ZERO };
     let deadline = Instant::now() + wait;
     tokio::select! {
         frame = outbound.recv() => if let Some(Ok(frame)) = frame { add(&mut response, frame.message) },
@@ -72,16 +80,4 @@ fn add(response: &mut pb::PollGrantsResponse, message: Option<Message>) {
         // Answers to reports, which a poll does not make.
         Some(Message::Opened(_) | Message::Extended(_) | Message::Verdicts(_) | Message::Settled(_)) | None => {}
     }
-}
-
-/// Tells the holder of a lease that its task is to be cancelled; `false` when it has no session here.
-pub(crate) fn cancel(core: &Core, token: &oxcart_types::LeaseToken, reason: &str, grace: Option<prost_types::Duration>) -> bool {
-    let Some(session) = core.sessions.holder(token) else { return false };
-    let lease = session.state().lease(token).map(|lease| common::LeaseKey {
-        task_id: lease.key.task.to_string(),
-        run: scalar::to_run(lease.run),
-        lease_token: Vec::new(),
-    });
-    let notice = pb::CancelNotice { leases: lease.into_iter().collect(), reason: reason.to_owned(), grace_period: grace };
-    session.push(Message::Cancel(notice)).is_ok()
 }

@@ -68,6 +68,7 @@ pub(crate) async fn open(core: Arc<Core>, mut inbound: Streaming<pb::OpenSession
         }
         Some(LeaseStatus::Lost | LeaseStatus::Unknown) => None,
     });
+    let tokens: Vec<_> = held.iter().map(|lease| lease.extend.token).collect();
     let state = SessionState::open(window, counted);
     let opened = pb::SessionOpened {
         held: Some(pb::LeaseReportResult {
@@ -84,6 +85,10 @@ pub(crate) async fn open(core: Arc<Core>, mut inbound: Streaming<pb::OpenSession
     // In the channel before the session is known, so that no grant can come first.
     let _ = sender.try_send(frame(Message::Opened(opened)));
     core.sessions.add(&session, true)?;
+    // Read once the session is known: what is cancelled from now on comes through it.
+    for notice in core.unheard.take(&tokens) {
+        let _ = session.push(Message::Cancel(notice));
+    }
     wake_queues(&core, &session)?;
     let task = Task { core: Arc::clone(&core), session, sender, closer: outbound.closer() };
     core.tasks.spawn(task.run(inbound));

@@ -9,7 +9,8 @@ use std::{
 use oxcart_dispatcher::Config;
 use oxcart_proto::pb::dispatcher::v1::{self as pb, open_session_request::Message as Request, open_session_response::Message};
 use oxcart_queue::{EngineOptions, MemoryEngine};
-use oxcart_types::{Clock as _, ManualClock, SystemClock};
+use oxcart_types::{Clock as _, ManualClock, SystemClock, WorkerId};
+use tokio::time::timeout;
 use tonic::Code;
 
 use crate::harness::{
@@ -129,6 +130,7 @@ async fn a_poll_gets_what_a_stream_gets() {
         window: Some(window(1, 2)),
         held_leases,
         max_wait: Some(to_duration(Duration::from_millis(300))),
+        held: Vec::new(),
     };
     let mut client = served.sessions();
     let first = client.poll_grants(request(0)).await.expect("polled").into_inner();
@@ -147,6 +149,79 @@ async fn a_poll_gets_what_a_stream_gets() {
     assert_eq!(settled.into_inner().result.expect("result").exceptions, Vec::new());
     let rest = client.poll_grants(request(0)).await.expect("polled").into_inner();
     assert_eq!(rest.grants[0].grants[0].task_id, tasks[2]);
+}
+
+/// A poll of a worker with one slot.
+fn poll(id: WorkerId, held: Vec<pb::HeldLease>) -> pb::PollGrantsRequest {
+    pb::PollGrantsRequest {
+        protocol_version: 1,
+        worker: Some(worker_info(id)),
+        window: Some(window(1, 1)),
+        held_leases: 0,
+        max_wait: Some(to_duration(PATIENCE * 3)),
+        held,
+    }
+}
+
+#[tokio::test]
+async fn a_poll_without_a_free_slot_is_served_when_a_lease_that_it_named_is_settled() {
+    let served = Served::plain().await;
+    let tasks = served.enqueue(2, None).await;
+    let id = new_worker();
+    let mut client = served.sessions();
+    let first = client.poll_grants(poll(id, Vec::new())).await.expect("polled").into_inner();
+    let grants = first.grants[0].grants.clone();
+    let second = tokio::spawn({
+        let (mut client, request) = (served.sessions(), poll(id, grants.iter().map(held).collect()));
+        async move { client.poll_grants(request).await.expect("polled").into_inner() }
+    });
+    // The poll is there before its lease is settled.
+    let mut dispatcher = served.dispatcher();
+    timeout(PATIENCE, async {
+        loop {
+            let seen = dispatcher.list_sessions(pb::ListSessionsRequest::default()).await.expect("sessions").into_inner();
+            if seen.sessions.iter().any(|session| session.counted_leases == 1) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("the poll is seen");
+    let settle = pb::SettleLeasesRequest { worker_id: id.to_string(), settle: Some(done(&grants)) };
+    client.settle_leases(settle).await.expect("settled");
+    let answer = timeout(PATIENCE, second).await.expect("before the poll ends").expect("no panic");
+    assert_eq!(answer.grants[0].grants[0].task_id, tasks[1]);
+}
+
+#[tokio::test]
+async fn a_cancel_between_two_polls_is_told_by_the_next_heartbeat_or_poll() {
+    let served = Served::plain().await;
+    let tasks = served.enqueue(2, None).await;
+    let id = new_worker();
+    let mut client = served.sessions();
+    let mut grants = Vec::new();
+    for _ in 0..2 {
+        let answer = client.poll_grants(poll(id, Vec::new())).await.expect("polled").into_inner();
+        grants.extend(answer.grants.into_iter().flat_map(|batch| batch.grants));
+    }
+    let remove = pb::RemoveTasksRequest {
+        keys: tasks.iter().map(|task| key(task, 1)).collect(),
+        notify_holder: true,
+        reason: "why".into(),
+        ..Default::default()
+    };
+    served.dispatcher().remove_tasks(remove).await.expect("removed");
+    let heartbeat = Some(pb::LeaseReport { sequence: 1, leases: vec![held(&grants[0])] });
+    let request = pb::ExtendLeasesRequest { worker_id: id.to_string(), heartbeat };
+    let told = client.extend_leases(request.clone()).await.expect("extended").into_inner().cancels;
+    assert_eq!(told.iter().map(|notice| notice.leases[0].task_id.as_str()).collect::<Vec<_>>(), [grants[0].task_id.as_str()]);
+    assert_eq!(told[0].reason, "why");
+    assert_eq!(client.extend_leases(request).await.expect("extended").into_inner().cancels, [], "told once");
+    // The slot is taken, so that only the cancel can end this poll before its time.
+    let polled = timeout(PATIENCE, client.poll_grants(poll(id, vec![held(&grants[1])]))).await.expect("at once").expect("polled");
+    let told = polled.into_inner().cancels;
+    assert_eq!(told.iter().map(|notice| notice.leases[0].task_id.as_str()).collect::<Vec<_>>(), [grants[1].task_id.as_str()]);
 }
 
 #[tokio::test]

@@ -1,6 +1,9 @@
 //! Two ways to reach a dispatcher, with the same messages: a stream, and long polls where streams do not pass.
 
-use std::time::Duration;
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use futures_util::{StreamExt as _, stream::BoxStream};
 use oxcart_proto::pb::{
@@ -15,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Status, transport::Channel};
 
-use super::outbox::message;
+use super::{outbox::message, polled::PolledLeases};
 
 /// Messages on their way up before the sender waits.
 const UP: usize = 64;
@@ -50,6 +53,10 @@ pub(super) fn open_polls(channel: Channel, open: SessionOpen) -> Connection {
     Connection { up, down: ReceiverStream::new(down).boxed() }
 }
 
+fn lock(leases: &Mutex<PolledLeases>) -> MutexGuard<'_, PolledLeases> {
+    leases.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 type Answers = mpsc::Sender<Result<OpenSessionResponse, Status>>;
 
 async fn send(answers: &Answers, down: Down) -> Result<(), Status> {
@@ -64,19 +71,20 @@ async fn translate(
     mut requests: mpsc::Receiver<OpenSessionRequest>,
     answers: Answers,
 ) {
-    let (window, windows) = watch::channel((open.window.clone().unwrap_or_default(), open.held.len()));
+    let (window, windows) = watch::channel(open.window.clone().unwrap_or_default());
+    let leases = Mutex::new(PolledLeases::new(&open.held));
     let worker_id = open.worker.as_ref().map(|worker| worker.worker_id.clone()).unwrap_or_default();
     let calls = async {
         while let Some(OpenSessionRequest { message }) = requests.recv().await {
             if let Some(up) = message {
-                call(&mut client.clone(), &worker_id, up, &window, &answers).await?;
+                call(&mut client.clone(), &worker_id, up, &window, &leases, &answers).await?;
             }
         }
         Ok(())
     };
     let ended: Result<(), Status> = tokio::select! {
         ended = calls => ended,
-        ended = poll(client.clone(), &open, windows, &answers) => ended,
+        ended = poll(client.clone(), &open, windows, &leases, &answers) => ended,
     };
     if let Err(status) = ended {
         let _ = answers.send(Err(status)).await;
@@ -88,20 +96,22 @@ async fn call(
     client: &mut SessionServiceClient<Channel>,
     worker_id: &str,
     up: Up,
-    window: &watch::Sender<(Window, usize)>,
+    window: &watch::Sender<Window>,
+    leases: &Mutex<PolledLeases>,
     answers: &Answers,
 ) -> Result<(), Status> {
     let worker_id = worker_id.to_owned();
     match up {
         Up::Window(new) => {
-            window.send_modify(|(window, _)| *window = new);
+            window.send_replace(new);
         }
         Up::Starts(starts) => {
+            lock(leases).reported(&starts.leases);
             let answer = client.confirm_starts(ConfirmStartsRequest { worker_id, starts: Some(starts) }).await?.into_inner();
             send(answers, Down::Extended(answer.result.unwrap_or_default())).await?;
         }
         Up::Heartbeat(report) => {
-            window.send_modify(|(_, held)| *held = report.leases.len());
+            lock(leases).reported(&report.leases);
             let answer = client.extend_leases(ExtendLeasesRequest { worker_id, heartbeat: Some(report) }).await?.into_inner();
             send(answers, Down::Extended(answer.result.unwrap_or_default())).await?;
             for cancel in answer.cancels {
@@ -113,6 +123,8 @@ async fn call(
             send(answers, Down::Verdicts(answer.verdicts.unwrap_or_default())).await?;
         }
         Up::Settle(settle) => {
+            // Not held from now on: should the call fail, the connection ends, and the next one begins with what is held then.
+            lock(leases).settled(&settle.settles);
             let answer = client.settle_leases(SettleLeasesRequest { worker_id, settle: Some(settle) }).await?.into_inner();
             send(answers, Down::Settled(answer.result.unwrap_or_default())).await?;
         }
@@ -126,19 +138,22 @@ async fn call(
 async fn poll(
     mut client: SessionServiceClient<Channel>,
     open: &SessionOpen,
-    mut windows: watch::Receiver<(Window, usize)>,
+    mut windows: watch::Receiver<Window>,
+    leases: &Mutex<PolledLeases>,
     answers: &Answers,
 ) -> Result<(), Status> {
     let mut opened = false;
     loop {
-        let (window, held) = windows.borrow_and_update().clone();
+        let window = windows.borrow_and_update().clone();
+        let (held, unnamed) = lock(leases).held();
         // The first poll is answered at once, since everybody waits for the settings in it.
         let max_wait = if opened { Duration::from_secs(10) } else { Duration::from_millis(1) };
         let request = PollGrantsRequest {
             protocol_version: open.protocol_version,
             worker: open.worker.clone(),
             window: Some(window),
-            held_leases: i32::try_from(held).unwrap_or(i32::MAX),
+            held_leases: oxcart_proto::convert::scalar::to_count(unnamed),
+            held,
             max_wait: Some(oxcart_proto::convert::scalar::to_duration(max_wait)),
         };
         // A call that is given up might carry grants: they would be reaped and cost a delay, so it is waited for.
@@ -155,6 +170,7 @@ async fn poll(
             send(answers, Down::Opened(settings)).await?;
         }
         for grants in answer.grants {
+            lock(leases).granted(&grants);
             send(answers, Down::Grants(grants)).await?;
         }
         for cancel in answer.cancels {
