@@ -5,7 +5,7 @@ mod secret;
 
 use std::{collections::HashMap, env, fmt, path::Path};
 
-use ::config::{Config, Environment, File, FileFormat};
+use ::config::{Config, ConfigBuilder, Environment, File, FileFormat, builder::DefaultState};
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 
 pub use secret::Secret;
@@ -15,10 +15,13 @@ const SEPARATOR: &str = "__";
 /// Replicas behind one setting; more is a mistake.
 const MAX_ADDRESSES: usize = 64;
 
-/// Why a configuration cannot be used; the message names the key.
+/// Why a configuration cannot be used; the message names the file or the environment, and the key.
 #[derive(Debug, thiserror::Error)]
-#[error("invalid configuration: {0}")]
-pub struct ConfigError(#[from] ::config::ConfigError);
+#[error("invalid configuration in {place}: {reason}")]
+pub struct ConfigError {
+    place: String,
+    reason: Box<::config::ConfigError>,
+}
 
 /// Reads a configuration: what stands in neither place has the default of its type. A variable `<PREFIX>_SECTION__KEY` wins over
 /// `key` of `[section]` in the TOML file. Variables without a section are for flags and are not looked at.
@@ -39,10 +42,16 @@ fn load_from<T: DeserializeOwned>(file: Option<&Path>, prefix: &str, variables: 
     let mut builder = Config::builder();
     if let Some(file) = file {
         builder = builder.add_source(File::from(file).format(FileFormat::Toml));
+        // By itself first, so that an error says which of the two is wrong.
+        read::<T>(&builder).map_err(|reason| ConfigError { place: file.display().to_string(), reason })?;
     }
     let environment =
         Environment::with_prefix(prefix).prefix_separator("_").separator(SEPARATOR).try_parsing(true).source(Some(variables));
-    Ok(builder.add_source(environment).build()?.try_deserialize()?)
+    read(&builder.add_source(environment)).map_err(|reason| ConfigError { place: "the environment".to_owned(), reason })
+}
+
+fn read<T: DeserializeOwned>(builder: &ConfigBuilder<DefaultState>) -> Result<T, Box<::config::ConfigError>> {
+    Ok(builder.build_cloned()?.try_deserialize()?)
 }
 
 /// Addresses of the replicas of a service: a list, or one text with commas.
@@ -147,7 +156,8 @@ mod tests {
             ("[store]\npool = \"many\"\n", &[], "store.pool"),
         ] {
             let error = load_text(toml, variables).unwrap_err();
-            assert!(error.to_string().contains(named), "{error}");
+            let place = if variables.is_empty() { "oxcart.toml: " } else { "in the environment: " };
+            assert!(error.to_string().contains(named) && error.to_string().contains(place), "{error}");
         }
     }
 

@@ -10,7 +10,7 @@ pub enum StoreError {
     #[error("all database connections are in use")]
     Busy,
     /// The schema is older or newer than this program understands.
-    #[error("the database schema is at {found}, this program needs {needed}: run `oxcart migrate`")]
+    #[error("{}", describe_schema(found, needed))]
     Schema {
         /// Version found; empty when there is none.
         found: String,
@@ -26,4 +26,21 @@ pub enum StoreError {
     /// The URL or an option cannot be used.
     #[error("bad database configuration: {0}")]
     Configuration(String),
+}
+
+fn describe_schema(found: &str, needed: &str) -> String {
+    match found {
+        "" => format!("the database has no schema, this program needs {needed}: run `oxcart migrate up`"),
+        found => format!("the database schema is at {found}, this program needs {needed}: run `oxcart migrate up`"),
+    }
+}
+
+/// No connection could be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot connect to {place}: {reason}")]
+pub(crate) struct Unreachable {
+    /// Host and port, or a path: what may be shown of a URL.
+    pub(crate) place: String,
+    /// Why.
+    pub(crate) reason: String,
 }

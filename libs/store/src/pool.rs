@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use diesel_async::pooled_connection::{
     AsyncDieselConnectionManager, ManagerConfig, RecyclingMethod,
-    deadpool::{self, Object},
+    deadpool::{self, Object, PoolError},
 };
 use futures_util::future::BoxFuture;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::{Conn, errors::classify, transaction};
 use crate::{
     StoreError,
+    error::Unreachable,
     fault::{Class, Fault, Step, TRIES, pause, report},
 };
 
@@ -22,6 +23,8 @@ pub(crate) type Establish = fn(String) -> BoxFuture<'static, diesel::ConnectionR
 #[derive(Clone)]
 pub(crate) struct Pool {
     connections: deadpool::Pool<Conn>,
+    /// Where connections go to, for people.
+    place: Arc<str>,
     /// As many permits as connections: a wait for a free connection is told apart from a slow connect.
     permits: Arc<Semaphore>,
     acquire_timeout: Duration,
@@ -34,8 +37,14 @@ struct Lease {
 }
 
 impl Pool {
-    /// At most `size` connections, made by `establish`.
-    pub(crate) fn new(target: &str, size: usize, acquire_timeout: Duration, establish: Establish) -> Result<Self, StoreError> {
+    /// At most `size` connections to `target`, made by `establish`. Errors call it `place`, since a target may hold a password.
+    pub(crate) fn new(
+        target: &str,
+        place: String,
+        size: usize,
+        acquire_timeout: Duration,
+        establish: Establish,
+    ) -> Result<Self, StoreError> {
         let size = size.max(1);
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
@@ -43,7 +52,7 @@ impl Pool {
         let manager = AsyncDieselConnectionManager::new_with_config(target, config);
         let connections = deadpool::Pool::builder(manager).max_size(size).build();
         let connections = connections.map_err(|error| StoreError::Configuration(error.to_string()))?;
-        Ok(Self { connections, permits: Arc::new(Semaphore::new(size)), acquire_timeout })
+        Ok(Self { connections, place: place.into(), permits: Arc::new(Semaphore::new(size)), acquire_timeout })
     }
 
     /// Runs a step that only reads, outside of a transaction.
@@ -82,7 +91,13 @@ impl Pool {
     async fn acquire(&self) -> Result<Lease, StoreError> {
         let permit = tokio::time::timeout(self.acquire_timeout, Arc::clone(&self.permits).acquire_owned()).await;
         let Ok(Ok(permit)) = permit else { return Err(StoreError::Busy) };
-        let connection = self.connections.get().await.map_err(|error| StoreError::Unavailable(Box::new(error)))?;
+        let connection = self.connections.get().await.map_err(|error| {
+            let reason = match error {
+                PoolError::Backend(error) => error.to_string(),
+                other => other.to_string(),
+            };
+            StoreError::Unavailable(Box::new(Unreachable { place: self.place.to_string(), reason }))
+        })?;
         Ok(Lease { connection, _permit: permit })
     }
 }

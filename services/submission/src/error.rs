@@ -19,6 +19,8 @@ pub(crate) enum Error {
     Invalid(#[from] Violations),
     #[error("the request conflicts with what is stored")]
     Conflict(Conflict),
+    #[error("the task conflicts with what is stored")]
+    TaskConflict(Conflict),
     #[error("task {0} does not exist")]
     NoTask(TaskId),
     #[error("task {0} has a run that is open")]
@@ -53,12 +55,23 @@ impl From<StoreError> for Error {
     }
 }
 
+impl Error {
+    /// The same of a request with one task, which has no place in a list.
+    pub(crate) fn of_one_task(self) -> Self {
+        match self {
+            Self::Conflict(conflict) => Self::TaskConflict(conflict),
+            other => other,
+        }
+    }
+}
+
 impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error {
             Error::Invalid(violations) => status::invalid_argument(&shown(violations)),
-            Error::Conflict(conflict) => conflicting(conflict),
+            Error::Conflict(conflict) => conflicting(conflict, |index| format!("tasks[{index}]")),
+            Error::TaskConflict(conflict) => conflicting(conflict, |_| "task".to_owned()),
             Error::NoTask(id) => status::not_found(reason::TASK_NOT_FOUND, "task", id.to_string()),
             Error::Running(id) => status::failed_precondition(reason::TASK_RUNNING, id.to_string(), text),
             Error::Finished(id, _) => status::failed_precondition(reason::TASK_FINISHED, id.to_string(), text),
@@ -89,19 +102,20 @@ fn store(error: &StoreError) -> Status {
     }
 }
 
-fn conflicting(conflict: Conflict) -> Status {
+/// `field` names the task at an index of the request.
+fn conflicting(conflict: Conflict, field: impl Fn(usize) -> String) -> Status {
     match conflict {
         Conflict::TaskIdTaken { index, id } => status::already_exists(
             reason::TASK_ID_TAKEN,
             "task",
             id.to_string(),
-            format!("tasks[{index}]: the id {id} belongs to a task with another body"),
+            format!("{}: the id {id} belongs to a task with another body", field(index)),
         ),
         Conflict::KeyTaken { index, key, holder } => status::already_exists(
             reason::IDEMPOTENCY_KEY_TAKEN,
             "task",
             holder.to_string(),
-            format!("tasks[{index}]: the idempotency key {key:?} belongs to task {holder}"),
+            format!("{}: the idempotency key {key:?} belongs to task {holder}", field(index)),
         ),
         Conflict::RequestReused { request } => request_reused(request),
     }

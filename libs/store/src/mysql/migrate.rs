@@ -7,6 +7,7 @@ use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrati
 use super::{Conn, Db, setup};
 use crate::{
     StoreError, StoreOptions,
+    error::Unreachable,
     fault::{Class, Fault, Step, report},
     versions,
 };
@@ -23,10 +24,10 @@ struct Locked {
 
 /// Applies what is missing, on a connection of its own; its end frees the lock. Returns the versions applied.
 pub(crate) async fn migrate(options: &StoreOptions) -> Result<Vec<String>, StoreError> {
-    setup::check_url(&options.url)?;
+    let place = setup::place(&options.url)?;
     let mut conn = setup::establish(options.url.clone()).await.map_err(|error| match error {
         ConnectionError::InvalidConnectionUrl(error) => StoreError::Configuration(error),
-        error => StoreError::Unavailable(Box::new(error)),
+        error => StoreError::Unavailable(Box::new(Unreachable { place, reason: error.to_string() })),
     })?;
     let refused = |error| report(super::errors::classify(&error), error);
     let lock = "SELECT CAST(GET_LOCK(CONCAT('oxcart-migrate-', MD5(DATABASE())), ?) AS SIGNED) AS locked";

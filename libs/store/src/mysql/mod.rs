@@ -31,9 +31,9 @@ pub(crate) struct Backend {
 impl Backend {
     /// Connects and checks the schema.
     pub(crate) async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
-        setup::check_url(&options.url)?;
-        let pool =
-            Pool::new(&options.url, options.max_connections, options.acquire_timeout, |url| Box::pin(setup::establish(url)))?;
+        let place = setup::place(&options.url)?;
+        let establish = |url| Box::pin(setup::establish(url)) as _;
+        let pool = Pool::new(&options.url, place, options.max_connections, options.acquire_timeout, establish)?;
         pool.read(|conn| Box::pin(migrate::check(conn))).await?;
         Ok(Self { pool })
     }

@@ -22,11 +22,11 @@ const SESSION: [&str; 4] = [
     "SET SESSION lc_messages = 'en_US'",
 ];
 
-/// Refuses a URL that cannot be used. The URL is not quoted: it holds a password.
-pub(super) fn check_url(url: &str) -> Result<(), StoreError> {
+/// What may be shown of a URL: host, port and database. The URL itself holds a password.
+pub(super) fn place(url: &str) -> Result<String, StoreError> {
     let opts = Opts::from_url(url).map_err(|error| StoreError::Configuration(error.to_string()))?;
     match opts.db_name() {
-        Some(name) if !name.is_empty() => Ok(()),
+        Some(name) if !name.is_empty() => Ok(format!("{}:{}/{name}", opts.ip_or_hostname(), opts.tcp_port())),
         _ => Err(StoreError::Configuration("the database URL names no database".to_owned())),
     }
 }

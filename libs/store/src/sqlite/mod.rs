@@ -34,7 +34,10 @@ impl Backend {
     /// Opens a file and checks its schema, or makes a database in memory.
     pub(crate) async fn connect(options: &StoreOptions) -> Result<Self, StoreError> {
         let place = Place::parse(&options.url)?;
-        let pool = |size| Pool::new(place.name(), size, options.acquire_timeout, |name| Box::pin(setup::establish(name)));
+        let pool = |size| {
+            let (name, shown) = (place.name(), place.name().to_owned());
+            Pool::new(name, shown, size, options.acquire_timeout, |name| Box::pin(setup::establish(name)))
+        };
         let writer = pool(1)?;
         // A second connection to memory would be a second database.
         let readers = if place == Place::Memory { writer.clone() } else { pool(options.max_connections)? };

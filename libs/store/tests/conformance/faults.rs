@@ -14,7 +14,9 @@ use crate::support::{Database, Fixture, Unmigrated, at, close, end, handoff, sta
 async fn a_schema_is_asked_for_and_made_once(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
     let Unmigrated { options, directory: _directory } = Unmigrated::new(database).await;
     let missing = Store::connect(options.clone()).await;
-    assert!(matches!(&missing, Err(StoreError::Schema { found, .. }) if found.is_empty()), "{missing:?}");
+    let Err(missing @ StoreError::Schema { .. }) = missing else { panic!("no schema is an error") };
+    let told = missing.to_string();
+    assert!(told.contains("has no schema") && told.contains("run `oxcart migrate up`"), "{told}");
     let migrate = || {
         let options = options.clone();
         tokio::spawn(async move { Store::migrate(&options).await })
@@ -26,6 +28,18 @@ async fn a_schema_is_asked_for_and_made_once(#[values(Database::MariaDb, Databas
     }
     assert_eq!(applied, 1, "several at once apply each version once");
     Store::connect(options).await.expect("connect").ping().await.expect("ping");
+}
+
+#[tokio::test]
+async fn a_server_that_cannot_be_reached_is_named_without_its_password() {
+    // Nobody listens on port 1, which only root may.
+    let url = "mysql://user:secret@127.0.0.1:1/oxcart".to_owned();
+    let options = StoreOptions { url, max_connections: 1, acquire_timeout: Duration::from_secs(1) };
+    for failed in [Store::connect(options.clone()).await.map(drop), Store::migrate(&options).await.map(drop)] {
+        let Err(error @ StoreError::Unavailable(_)) = failed else { panic!("unreachable is unavailable: {failed:?}") };
+        let told = error.to_string();
+        assert!(told.contains("cannot connect to 127.0.0.1:1/oxcart") && !told.contains("secret"), "{told}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,7 @@ pub(super) async fn execute(
         })
     };
     let mut guard = Disconnected { core: Arc::clone(core), armed: request.cancel_on_disconnect, task: Some(submitted), id: None };
-    let id = committing.await.map_err(Error::from)??.ok_or(Error::Unanswered)?;
+    let id = committing.await.map_err(Error::from)?.map_err(Error::of_one_task)?.ok_or(Error::Unanswered)?;
     guard.id = Some(id);
     let failed = match core.wait(id, &Until::Done, View::Full, deadline).await {
         Ok((record, true)) => {

@@ -16,7 +16,11 @@ pub(super) async fn one(
     trace: Option<TraceContext>,
 ) -> Result<pb::SubmitTaskResponse, Error> {
     let unit = core.admit_one(request.task, &request.request_id)?;
-    let results = if request.validate_only { checked_only(&unit) } else { submit(core, unit, trace.as_ref()).await? };
+    let results = if request.validate_only {
+        checked_only(&unit)
+    } else {
+        submit(core, unit, trace.as_ref()).await.map_err(Error::of_one_task)?
+    };
     Ok(pb::SubmitTaskResponse { result: results.into_iter().next() })
 }
 
