@@ -135,7 +135,9 @@ impl Handlers {
         self.handle_fn(name, move |ctx, input| {
             let function = Arc::clone(&function);
             async move {
-                match tokio::task::spawn_blocking(move || function(ctx, input)).await {
+                // Of the run: what the function logs says which task it belongs to.
+                let span = tracing::Span::current();
+                match tokio::task::spawn_blocking(move || span.in_scope(|| function(ctx, input))).await {
                     Ok(result) => result,
                     Err(error) => match error.try_into_panic() {
                         Ok(panic) => Err(TaskError::retryable(panic_message(panic.as_ref())).kind(FailureKind::PANIC)),

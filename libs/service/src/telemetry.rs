@@ -1,7 +1,10 @@
 //! Logs and traces.
 
 pub mod names;
+mod panics;
 pub mod propagation;
+
+use std::io::{self, IsTerminal as _};
 
 use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
@@ -10,9 +13,12 @@ use opentelemetry_sdk::{
     trace::{Sampler, SdkTracerProvider},
 };
 use serde::{Deserialize, Serialize};
+use tracing::Subscriber;
 use tracing_subscriber::{
     EnvFilter, Layer, Registry, fmt::MakeWriter, layer::SubscriberExt as _, registry::LookupSpan, util::SubscriberInitExt as _,
 };
+
+pub use self::panics::log_panic;
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,34 +80,63 @@ impl Drop for TelemetryGuard {
     }
 }
 
-/// Sets up logs on stderr and, if configured, the export of spans, for the whole process. Must be called within a runtime when
-/// spans are exported.
+/// Sets up logs on stderr and, if configured, the export of spans, for the whole process. Panics become log lines, with the ids of
+/// the task whose handler panicked. Must be called within a runtime when spans are exported.
 ///
 /// # Errors
 /// When the configuration cannot be used, or telemetry is set up already.
 pub fn init(config: &TelemetryConfig, service_name: &'static str) -> Result<TelemetryGuard, TelemetryError> {
+    let (subscriber, guard) = subscriber(config, service_name, colours(), io::stderr)?;
+    subscriber.try_init()?;
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        if !log_panic(panic) {
+            before(panic);
+        }
+    }));
+    Ok(guard)
+}
+
+/// What [`init`] sets up, with log lines going to `writer`. Must be called within a runtime when spans are exported.
+///
+/// # Errors
+/// When the configuration cannot be used.
+pub fn subscriber<W>(
+    config: &TelemetryConfig,
+    service_name: &'static str,
+    colours: bool,
+    writer: W,
+) -> Result<(impl Subscriber + for<'span> LookupSpan<'span> + Send + Sync, TelemetryGuard), TelemetryError>
+where
+    W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
+{
     let filter = EnvFilter::try_new(&config.filter)?;
-    let lines = lines(config.format, std::io::stderr);
+    let lines = lines(config.format, colours, writer);
     let provider =
         config.otlp_endpoint.as_deref().map(|endpoint| provider(endpoint, config.sample_ratio, service_name)).transpose()?;
     let spans = provider.as_ref().map(|provider| tracing_opentelemetry::layer().with_tracer(provider.tracer("oxcart")));
     // The filter is for both: what is not logged is not traced either, and costs nothing.
-    Registry::default().with(spans).with(lines).with(filter).try_init()?;
-    Ok(TelemetryGuard { provider })
+    Ok((Registry::default().with(spans).with(lines).with(filter), TelemetryGuard { provider }))
 }
 
 /// The layer that writes log lines. A JSON line has the fields of the event at its top, and those of the spans around it under
-/// `span` (the innermost) and `spans`: of a handler's events, the ids of its task and trace.
-pub fn lines<S, W>(format: LogFormat, writer: W) -> Box<dyn Layer<S> + Send + Sync>
+/// `span` (the innermost) and `spans` (all, outermost first): for what a handler logs, the span `run` with the ids of its task and
+/// trace. `colours` are for terminals; JSON never has any.
+pub fn lines<S, W>(format: LogFormat, colours: bool, writer: W) -> Box<dyn Layer<S> + Send + Sync>
 where
-    S: tracing::Subscriber + for<'span> LookupSpan<'span>,
+    S: Subscriber + for<'span> LookupSpan<'span>,
     W: for<'writer> MakeWriter<'writer> + Send + Sync + 'static,
 {
-    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(colours).with_writer(writer);
     match format {
         LogFormat::Pretty => lines.boxed(),
         LogFormat::Json => lines.json().flatten_event(true).boxed(),
     }
+}
+
+/// Logs are coloured for people who look at them, unless they do not want it (<https://no-color.org>).
+fn colours() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|set| set.is_empty())
 }
 
 /// Sends spans in batches from a thread of its own.

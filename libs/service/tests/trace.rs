@@ -51,7 +51,9 @@ async fn a_call_continues_the_trace_of_its_caller() {
     let server = tokio::spawn(Server::new(ServerOptions::default()).with_local(incoming).serve(port, None, shutdown.clone()));
     let mut client = HealthClient::with_interceptor(connector.channel(), telemetry::propagation::interceptor);
     let caller = tracing::info_span!(target: "test", "caller");
-    client.check(HealthCheckRequest::default()).instrument(caller).await.unwrap();
+    client.check(HealthCheckRequest::default()).instrument(caller.clone()).await.unwrap();
+    // The hook that is set up with telemetry: a panic is logged where it happens, and so it is told in the trace, too.
+    tokio::spawn(async { panic!("boom") }.instrument(caller)).await.unwrap_err();
     shutdown.cancel();
     server.await.unwrap().unwrap();
     // What is left is sent when the guard goes; the wait for it must not hold up the receiver.
@@ -60,5 +62,6 @@ async fn a_call_continues_the_trace_of_its_caller() {
     let find = async |name: &str| sink.0.lock().await.iter().find(|span| span.name == name).cloned();
     let called = wait_for("the call's span", Duration::from_secs(20), || find("grpc.health.v1.Health/Check")).await.unwrap();
     let caller = wait_for("the caller's span", Duration::from_secs(20), || find("caller")).await.unwrap();
-    assert_eq!((called.trace_id, called.parent_span_id), (caller.trace_id, caller.span_id));
+    assert_eq!((called.trace_id, called.parent_span_id), (caller.trace_id, caller.span_id.clone()));
+    assert!(caller.events.iter().any(|event| event.name == "panicked"), "{:?}", caller.events);
 }

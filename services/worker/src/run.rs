@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use oxcart_sdk::{HandlerEntry, Reporter, RunInfo, StopReason, TaskContext};
 use oxcart_service::telemetry::{names, propagation::TraceContext};
 use oxcart_types::{Payload, TaskSpec};
-use tracing::Instrument as _;
+use tracing::{Instrument as _, field};
 
 use crate::{
     attempt::Attempt,
@@ -40,8 +40,12 @@ pub(crate) fn spawn(core: &Arc<Core>, attempt: &Arc<Attempt>, handler: HandlerEn
         worker_id: core.worker,
     };
     let span = span(&info, submitted.as_ref());
+    let exported = TraceContext::of(&span);
+    if let Some(trace) = &exported {
+        tell_lines(&span, trace, submitted.as_ref());
+    }
     // Where nothing is exported, the handler passes on what came with the task.
-    if let Some(trace) = TraceContext::of(&span).or(submitted) {
+    if let Some(trace) = exported.or(submitted) {
         trace.write(&mut info.trace_context);
         attempt.set_trace(trace);
     }
@@ -84,12 +88,21 @@ fn span(info: &RunInfo, submitted: Option<&TraceContext>) -> tracing::Span {
         { names::QUEUE } = %info.queue,
         { names::RUN_NUMBER } = info.run.get(),
         { names::ATTEMPT } = info.attempt,
-        { names::TRACE_ID } = submitted.map(|trace| tracing::field::display(trace.trace_id())),
+        { names::TRACE_ID } = submitted.map(|trace| field::display(trace.trace_id())),
+        { names::SPAN_ID } = field::Empty,
     );
     if let Some(submitted) = submitted {
         submitted.continue_in(&span);
     }
     span
+}
+
+/// Puts into the log lines of a span what is known of its trace only once it has begun.
+fn tell_lines(span: &tracing::Span, trace: &TraceContext, submitted: Option<&TraceContext>) {
+    if submitted.is_none() {
+        span.record(names::TRACE_ID, field::display(trace.trace_id()));
+    }
+    span.record(names::SPAN_ID, field::display(trace.span_id()));
 }
 
 /// The span of the end of a run on its way into SQL, below that of the run. It costs nothing when the task is not traced.
@@ -104,8 +117,8 @@ pub(crate) fn outcome_span(attempt: &Attempt) -> tracing::Span {
         { names::RUN_NUMBER } = attempt.key.run.get(),
         { names::ATTEMPT } = attempt.number,
         { names::TRACE_ID } = %trace.trace_id(),
-        { names::END } = tracing::field::Empty,
-        { names::ERROR_KIND } = tracing::field::Empty,
+        { names::END } = field::Empty,
+        { names::ERROR_KIND } = field::Empty,
     );
     trace.continue_in(&span);
     span
@@ -161,5 +174,66 @@ impl EndOnDrop {
 impl Drop for EndOnDrop {
     fn drop(&mut self) {
         self.conclude(Outcome::Aborted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Mutex, PoisonError},
+    };
+
+    use oxcart_service::telemetry::{TelemetryConfig, subscriber};
+    use oxcart_types::{IdSource as _, QueueName, Run, SystemIds};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn lines_name_the_trace_of_the_submission_where_nothing_is_exported() {
+        let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let metadata: BTreeMap<_, _> = [("traceparent".to_owned(), traceparent.to_owned())].into();
+        let submitted = TraceContext::from_map(&metadata);
+        let info = RunInfo {
+            task_id: SystemIds.task_id(),
+            task_name: "report".parse().expect("a name"),
+            run: Run::FIRST,
+            attempt: 1,
+            max_attempts: 1,
+            queue: QueueName::default_queue(),
+            tags: Vec::new(),
+            metadata,
+            trace_context: BTreeMap::new(),
+            deadline: None,
+            worker_id: SystemIds.worker_id(),
+        };
+        let lines = Lines::default();
+        let (writer, config) = (lines.clone(), TelemetryConfig::default());
+        let (subscriber, _guard) = subscriber(&config, "test", false, move || writer.clone()).expect("a good configuration");
+        tracing::subscriber::with_default(subscriber, || {
+            let span = span(&info, submitted.as_ref());
+            assert_eq!(TraceContext::of(&span), None);
+            span.in_scope(|| tracing::info!("halfway"));
+        });
+        let text = String::from_utf8(lines.0.lock().expect("not poisoned").clone()).expect("a text");
+        let fields = format!(
+            " task.id={} task.name=report queue=default run=1 attempt=1 trace_id=0af7651916cd43dd8448eb211c80319c}}",
+            info.task_id
+        );
+        assert!(text.contains(&fields) && text.contains("halfway"), "{text}");
     }
 }

@@ -24,3 +24,5 @@ pub const END: &str = "end";
 pub const ERROR_KIND: &str = "error.kind";
 /// The trace, for log lines.
 pub const TRACE_ID: &str = "trace_id";
+/// The span, for log lines; only where spans are exported.
+pub const SPAN_ID: &str = "span_id";

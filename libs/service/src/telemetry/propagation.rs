@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use opentelemetry::{
-    Context, TraceId,
+    Context, SpanId, TraceId,
     propagation::{Extractor, Injector, TextMapPropagator as _},
     trace::{SpanContext, TraceContextExt as _},
 };
@@ -71,6 +71,12 @@ impl TraceContext {
     #[must_use]
     pub fn trace_id(&self) -> TraceId {
         self.0.trace_id()
+    }
+
+    /// The span.
+    #[must_use]
+    pub fn span_id(&self) -> SpanId {
+        self.0.span_id()
     }
 
     /// Whether its trace is recorded.

@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a test that cannot be set up has failed")]
 #![expect(unreachable_pub, reason = "the modules of a test are its own")]
 
+mod logs;
 mod support;
 
 use std::{sync::atomic::Ordering, time::Duration};

@@ -29,6 +29,7 @@ use tonic::{
     service::RoutesBuilder,
     transport::{Channel, Endpoint, Server},
 };
+use tracing::Instrument as _;
 
 use self::{
     dispatcher::{Dispatcher, outcome},
@@ -87,13 +88,30 @@ fn handlers(gate: Arc<Notify>, entered: Arc<AtomicUsize>) -> Handlers {
             }
         }
     };
+    let speaks = async |ctx: TaskContext, (): ()| -> TaskResult { speak(&ctx) };
+    let speaks_deeper = async |ctx: TaskContext, (): ()| -> TaskResult {
+        let deeper = async { speak(&ctx) };
+        deeper.instrument(tracing::info_span!("deeper", step = 2)).await
+    };
+    let speaks_blocking = |ctx: TaskContext, (): ()| -> TaskResult { speak(&ctx) };
     handlers
+        .and_then(|h| h.handle_fn("speaks", speaks))
+        .and_then(|h| h.handle_fn("speaks.deeper", speaks_deeper))
+        .and_then(|h| h.handle_blocking("speaks.blocking", speaks_blocking))
         .and_then(|h| h.handle_fn("counts", counts))
         .and_then(|h| h.handle_fn("blocks", blocks))
         .and_then(|h| h.handle_fn("panics", panics))
         .and_then(|h| h.handle_fn("releases", releases))
         .and_then(|h| h.handle_fn("steps", steps))
         .expect("names")
+}
+
+/// What the `speaks` handlers log.
+pub const SPOKEN: &str = "halfway";
+
+fn speak(ctx: &TaskContext) -> TaskResult {
+    tracing::info!(traceparent = ctx.trace_context().get("traceparent"), "{SPOKEN}");
+    Ok(())
 }
 
 async fn control(service: &WorkerService) -> WorkerServiceClient<Channel> {
