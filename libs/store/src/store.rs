@@ -159,6 +159,12 @@ impl Store {
         run!(self.read [] walk::walk_open(after, created_before, limit))
     }
 
+    /// Those of these tasks that have not ended and that no agenda row or hand-off keeps, in any order.
+    pub async fn open_tasks(&self, ids: &[TaskId]) -> Result<Vec<OpenTask>, StoreError> {
+        let ids = ids.to_vec();
+        run!(self.read [ids] walk::open_tasks(&ids))
+    }
+
     /// Reads tasks for running them, in any order; unknown ones are left out.
     pub async fn load(&self, ids: &[TaskId]) -> Result<Vec<TaskRow>, StoreError> {
         let ids = ids.to_vec();

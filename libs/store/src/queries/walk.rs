@@ -4,9 +4,9 @@ use diesel::sql_types::{BigInt, Binary};
 use diesel_async::RunQueryDsl as _;
 use oxcart_types::{TaskId, Timestamp};
 
-use super::{Conn, sql::raw};
+use super::{Conn, heads, sql::raw};
 use crate::{
-    Walk,
+    OpenTask, Walk,
     columns::Id16,
     fault::Step,
     rows::head::{HEAD_COLUMNS, HEAD_TABLES, HeadRow},
@@ -31,4 +31,10 @@ pub(crate) async fn walk_open(conn: &mut Conn, after: Option<TaskId>, created_be
         }
     }
     Ok(Walk { open, first_open, next_after })
+}
+
+/// Reads open tasks by their ids; see [`crate::Store::open_tasks`].
+pub(crate) async fn open_tasks(conn: &mut Conn, ids: &[TaskId]) -> Step<Vec<OpenTask>> {
+    let heads = heads::heads(conn, ids).await?;
+    Ok(heads.into_values().filter(|head| head.terminal().is_none() && !head.is_kept()).map(|head| head.task).collect())
 }

@@ -49,7 +49,7 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Audit>) -> Resul
     };
     let now = core.clock.now();
     let walk = core.store.walk_open(cycle.after, before(now, core.config.sweep.audit_min_age), core.config.sweep.rows()).await?;
-    look(&core, &walk.open, now).await?;
+    look(&core, "audit", &walk.open, now).await?;
     cycle.first_open = cycle.first_open.or(walk.first_open);
     if walk.next_after.is_some() {
         cycle.after = walk.next_after;
@@ -68,14 +68,15 @@ pub(super) async fn low_watermark(store: &Store) -> Result<Option<TaskId>, Store
     Ok(store.cursor(CURSOR).await?.and_then(|text| text.parse().ok()))
 }
 
-async fn look(core: &Core, tasks: &[OpenTask], now: Timestamp) -> Result<(), SweepError> {
+/// Looks at open tasks that nobody keeps, at most 1000, for a sweeper.
+pub(super) async fn look(core: &Core, sweeper: &'static str, tasks: &[OpenTask], now: Timestamp) -> Result<(), SweepError> {
     let mut offered = Vec::new();
     for task in tasks {
         match audit(task, now, core.config.sweep.open_run_age) {
             Audited::Offer => offered.push(task),
             Audited::Close(kind, failure) => {
                 close(core, task, kind, failure).await?;
-                core.meters.swept("audit", "close", 1);
+                core.meters.swept(sweeper, "close", 1);
             }
             Audited::Leave => {}
         }
@@ -83,7 +84,7 @@ async fn look(core: &Core, tasks: &[OpenTask], now: Timestamp) -> Result<(), Swe
     if offered.is_empty() {
         return Ok(());
     }
-    let found = offer_missing(core, "audit", &offered).await?;
+    let found = offer_missing(core, sweeper, &offered).await?;
     for task in offered.into_iter().filter(|task| found.quarantined.contains(&task.entry.task)) {
         poison(core, task, now).await?;
     }

@@ -1,5 +1,6 @@
 //! The incarnation watch: a queue partition that is new, gone or behind where it was has lost entries, and all that waits is
-//! offered again.
+//! offered again. Runs that are open then get the time to be adopted by their holders; those of holders that died are offered
+//! after it, without waiting for the audit to come round.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,12 +8,21 @@ use oxcart_proto::pb::dispatcher::v1::PartitionInfo;
 use oxcart_service::reconcile::Progress;
 use oxcart_types::TaskId;
 use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
 
-use super::{StateGuard, SweepError, audit::low_watermark, decide::waits, resync::offer_missing};
+use super::{
+    StateGuard, SweepError,
+    audit::{look, low_watermark},
+    decide::waits,
+    resync::offer_missing,
+};
 use crate::core::Core;
 
 /// Where the partitions as last seen are kept.
 const CURSOR: &str = "submission.partitions";
+
+/// Open runs that a resync remembers; the audit finds the others.
+const OPEN_RUNS: usize = 100_000;
 
 /// A partition as last seen.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,12 +39,22 @@ type Partitions = BTreeMap<String, Seen>;
 pub(super) struct Watch {
     seen: Option<Partitions>,
     walk: Option<Resync>,
+    recheck: Option<Recheck>,
+}
+
+/// Tasks whose runs were open when their entries were lost.
+#[derive(Debug)]
+struct Recheck {
+    /// By then their holders have adopted them, or are dead.
+    due: Instant,
+    tasks: Vec<TaskId>,
 }
 
 /// A resync under way.
 #[derive(Debug)]
 struct Resync {
     after: Option<TaskId>,
+    open_runs: Vec<TaskId>,
     /// Remembered when the walk is through: before that, a process that dies begins again.
     then: Partitions,
 }
@@ -42,6 +62,9 @@ struct Resync {
 pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Watch>) -> Result<Progress, SweepError> {
     if state.walk.is_some() {
         return step(&core, &mut state).await;
+    }
+    if state.recheck.as_ref().is_some_and(|recheck| recheck.due <= Instant::now()) {
+        return recheck(&core, &mut state).await;
     }
     // What was seen stays until something newer was: a dispatcher that is away for a while may come back with less.
     let found: Partitions = core.dispatcher.partitions(&[]).await?.into_iter().map(read).collect();
@@ -52,7 +75,9 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Watch>) -> Resul
     if lost(seen, &found) {
         core.meters.resyncs.inc();
         tracing::warn!("a queue has lost entries; offering all that waits again");
-        state.walk = Some(Resync { after: low_watermark(&core.store).await?, then: found });
+        let after = low_watermark(&core.store).await?;
+        // What an earlier resync remembered is met again by this one.
+        state.walk = Some(Resync { after, open_runs: Vec::new(), then: found });
         return Ok(Progress::More);
     }
     // Numbers of writes change all the time: only what would be missed after a restart is worth a write.
@@ -82,15 +107,34 @@ fn lost(seen: &Partitions, found: &Partitions) -> bool {
 async fn step(core: &Core, state: &mut Watch) -> Result<Progress, SweepError> {
     let Some(resync) = &mut state.walk else { return Ok(Progress::Idle) };
     let walk = core.store.walk_open(resync.after, core.clock.now(), core.config.sweep.rows()).await?;
-    let waiting: Vec<_> = walk.open.iter().filter(|task| waits(task)).collect();
+    let (waiting, running): (Vec<_>, Vec<_>) = walk.open.iter().partition(|task| waits(task));
+    let room = OPEN_RUNS.saturating_sub(resync.open_runs.len());
+    resync.open_runs.extend(running.iter().map(|task| task.entry.task).take(room));
     offer_missing(core, "resync", &waiting).await?;
     if walk.next_after.is_some() {
         resync.after = walk.next_after;
         return Ok(Progress::More);
     }
     remember(core, &resync.then).await?;
-    state.seen = state.walk.take().map(|resync| resync.then);
+    if let Some(Resync { open_runs, then, .. }) = state.walk.take() {
+        let due = Instant::now() + core.config.sweep.open_run_age;
+        state.recheck = (!open_runs.is_empty()).then_some(Recheck { due, tasks: open_runs });
+        state.seen = Some(then);
+    }
     Ok(Progress::Idle)
+}
+
+/// Offers the runs that are still open and that the dispatcher does not know.
+async fn recheck(core: &Core, state: &mut Watch) -> Result<Progress, SweepError> {
+    let Some(recheck) = &mut state.recheck else { return Ok(Progress::Idle) };
+    let rest = recheck.tasks.len().saturating_sub(core.config.sweep.rows());
+    let tasks = core.store.open_tasks(&recheck.tasks[rest..]).await?;
+    look(core, "resync", &tasks, core.clock.now()).await?;
+    recheck.tasks.truncate(rest);
+    if rest == 0 {
+        state.recheck = None;
+    }
+    Ok(Progress::More)
 }
 
 async fn remember(core: &Core, partitions: &Partitions) -> Result<(), SweepError> {

@@ -51,6 +51,25 @@ async fn a_wiped_queue_is_filled_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_run_that_nobody_adopts_after_a_wipe_is_offered_again() {
+    let mut config = config();
+    config.sweep.open_run_age = Duration::from_millis(300);
+    // The audit rests.
+    let system = start(config).await;
+    let (adopted, left) = (system.submit(echo()).await, system.submit(echo()).await);
+    for id in [&adopted, &left] {
+        system.reaches(id, TaskState::Queued).await;
+        system.begin(id).await;
+    }
+    system.looked(2).await;
+    system.dispatcher.wipe();
+    system.dispatcher.adopt(&adopted);
+    system.handed_off(&left).await;
+    assert_eq!(system.dispatcher.offered(&adopted), 1, "only by its submission");
+    assert_eq!(system.dispatcher.offered(&left), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_queue_that_was_away_and_came_back_older_is_filled_again() {
     let system = start(config()).await;
     let id = system.submit(echo()).await;

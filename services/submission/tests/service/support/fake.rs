@@ -23,6 +23,8 @@ pub(crate) struct State {
     /// Looks at the queues, answered or not, since a test set it back.
     pub(crate) looks: usize,
     pub(crate) entries: BTreeMap<String, pb::EntryKey>,
+    /// Times that each task was offered.
+    pub(crate) offers: BTreeMap<String, usize>,
     /// Entries that are there and will not be granted.
     pub(crate) quarantined: BTreeSet<String>,
     pub(crate) notified: Vec<String>,
@@ -51,6 +53,17 @@ impl FakeDispatcher {
         state.incarnation += 1;
     }
 
+    /// Takes in an entry that its holder names.
+    pub(crate) fn adopt(&self, task_id: &str) {
+        let key = pb::EntryKey { task_id: task_id.to_owned(), run: 1, ..pb::EntryKey::default() };
+        self.state().entries.insert(task_id.to_owned(), key);
+    }
+
+    /// How often a task was offered.
+    pub(crate) fn offered(&self, task_id: &str) -> usize {
+        self.state().offers.get(task_id).copied().unwrap_or(0)
+    }
+
     fn up(&self) -> Result<MutexGuard<'_, State>, Status> {
         let state = self.state();
         if state.down { Err(Status::unavailable("down")) } else { Ok(state) }
@@ -67,6 +80,7 @@ impl DispatcherService for FakeDispatcher {
         let mut state = self.up()?;
         let mut statuses = Vec::new();
         for key in request.into_inner().items.into_iter().filter_map(|item| item.key) {
+            *state.offers.entry(key.task_id.clone()).or_default() += 1;
             statuses.push(if state.window_full {
                 pb::EnqueueStatus::WindowFull.into()
             } else {
