@@ -55,6 +55,8 @@ pub mod reason {
         SESSION_SUPERSEDED;
         /// More is waiting than may wait.
         OVERLOADED;
+        /// A queue holds as many tasks as it may.
+        QUEUE_FULL;
         /// Too many queues.
         TOO_MANY_QUEUES;
         /// Too many sessions.

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use oxcart_store::{Accepted, Entry, NewTask, Store, StoreError, SubmitUnit, UnitOutcome};
-use oxcart_types::{Clock, IdSource, Run};
+use oxcart_types::{Clock, IdSource, Limits, Run};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::{
@@ -23,17 +23,32 @@ type Answer = Result<UnitOutcome, Arc<StoreError>>;
 struct Item {
     unit: SubmitUnit,
     answer: oneshot::Sender<Answer>,
-    /// Held until the answer: bounds the tasks in memory.
-    _room: OwnedSemaphorePermit,
+    /// Held until the answer.
+    _room: Room,
+}
+
+/// What a call takes of the bounds on tasks and on bytes in memory.
+struct Room {
+    _tasks: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
 }
 
 /// The committer. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Committer {
     sender: mpsc::Sender<Item>,
-    room: Arc<Semaphore>,
+    tasks: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
     handoffs: Handoffs,
     unconfirmed_tasks: usize,
+}
+
+/// Bounds of one batch.
+#[derive(Clone, Copy)]
+struct BatchBounds {
+    lanes: usize,
+    tasks: usize,
+    bytes: usize,
 }
 
 /// What a lane needs.
@@ -50,9 +65,13 @@ impl Committer {
     pub(crate) fn spawn(config: &Config, deps: CommitDeps) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING_CALLS);
         let handoffs = deps.handoffs.clone();
-        tokio::spawn(run(receiver, lanes(config, &deps.store), config.commit_tasks.max(1), deps));
-        let room = Arc::new(Semaphore::new(config.waiting_tasks.max(oxcart_types::Limits::BATCH_ITEMS)));
-        Self { sender, room, handoffs, unconfirmed_tasks: config.unconfirmed_tasks }
+        let bounds =
+            BatchBounds { lanes: lanes(config, &deps.store), tasks: config.commit_tasks.max(1), bytes: config.commit_bytes.max(1) };
+        tokio::spawn(run(receiver, bounds, deps));
+        // A call of the largest size must find its place in an idle service.
+        let tasks = Arc::new(Semaphore::new(config.waiting_tasks.max(Limits::BATCH_ITEMS)));
+        let bytes = Arc::new(Semaphore::new(config.waiting_bytes.clamp(Limits::MESSAGE_BYTES, Semaphore::MAX_PERMITS)));
+        Self { sender, tasks, bytes, handoffs, unconfirmed_tasks: config.unconfirmed_tasks }
     }
 
     /// Commits a unit; the answer comes after the commit. Dropping the future before that may or may not undo the call, as with
@@ -61,8 +80,7 @@ impl Committer {
         if self.handoffs.unconfirmed() >= self.unconfirmed_tasks {
             return Err(Error::Unconfirmed);
         }
-        let tasks = u32::try_from(unit.tasks.len()).map_err(|_| Error::Busy)?;
-        let room = Arc::clone(&self.room).try_acquire_many_owned(tasks).map_err(|_| Error::Busy)?;
+        let room = Room { _tasks: take(&self.tasks, unit.tasks.len())?, _bytes: take(&self.bytes, bytes(&unit))? };
         let (answer, answered) = oneshot::channel();
         self.sender.try_send(Item { unit, answer, _room: room }).map_err(|_| Error::Busy)?;
         match answered.await.map_err(|_| Error::Unanswered)?? {
@@ -72,13 +90,23 @@ impl Committer {
     }
 }
 
+fn take(of: &Arc<Semaphore>, count: usize) -> Result<OwnedSemaphorePermit, Error> {
+    let count = u32::try_from(count).map_err(|_| Error::Busy)?;
+    Arc::clone(of).try_acquire_many_owned(count).map_err(|_| Error::Busy)
+}
+
+/// Bytes of the payloads, which are most of what a call holds in memory.
+fn bytes(unit: &SubmitUnit) -> usize {
+    unit.tasks.iter().map(|task| task.spec.payload.as_bytes().len()).sum()
+}
+
 /// Commits in flight at once. A second one for a single writer would only wait there, with calls that could have joined the next.
 fn lanes(config: &Config, store: &Store) -> usize {
     if store.has_one_writer() { 1 } else { config.commit_lanes.max(1) }
 }
 
-async fn run(mut receiver: mpsc::Receiver<Item>, lanes: usize, max_tasks: usize, deps: CommitDeps) {
-    let lanes = Arc::new(Semaphore::new(lanes));
+async fn run(mut receiver: mpsc::Receiver<Item>, bounds: BatchBounds, deps: CommitDeps) {
+    let lanes = Arc::new(Semaphore::new(bounds.lanes));
     let mut carried: Option<Item> = None;
     // The lane comes before the calls: what arrives while all lanes are taken joins the batch.
     while let Ok(lane) = Arc::clone(&lanes).acquire_owned().await {
@@ -89,11 +117,12 @@ async fn run(mut receiver: mpsc::Receiver<Item>, lanes: usize, max_tasks: usize,
                 None => return,
             },
         };
-        let mut tasks = first.unit.tasks.len();
+        let (mut tasks, mut size) = (first.unit.tasks.len(), bytes(&first.unit));
         let mut items = vec![first];
         while let Ok(item) = receiver.try_recv() {
             tasks += item.unit.tasks.len();
-            if tasks > max_tasks {
+            size += bytes(&item.unit);
+            if tasks > bounds.tasks || size > bounds.bytes {
                 carried = Some(item);
                 break;
             }

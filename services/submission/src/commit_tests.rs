@@ -82,6 +82,26 @@ async fn what_does_not_fit_into_the_room_is_refused_at_once() {
     assert!(matches!(answers.last(), Some(Err(Error::Busy))));
 }
 
+/// A call with one task, whose payload has this many bytes.
+fn large(bytes: usize) -> SubmitUnit {
+    let mut unit = call(SystemIds.task_id(), 0);
+    unit.tasks[0].spec.payload = oxcart_types::Payload::from_stored("application/octet-stream".to_owned(), vec![0; bytes]);
+    unit
+}
+
+#[tokio::test]
+async fn bytes_are_bounded_as_tasks_are() {
+    let store = store().await;
+    let config = Config { waiting_bytes: Limits::MESSAGE_BYTES, commit_bytes: Limits::MESSAGE_BYTES / 2, ..Config::default() };
+    let (committer, meters) = committer(&config, &store);
+    let quarter = Limits::MESSAGE_BYTES / 4;
+    let answers = join_all((0..5).map(|_| committer.commit(large(quarter)))).await;
+    assert_eq!(answers.iter().map(Result::is_ok).collect::<Vec<_>>(), [true, true, true, true, false]);
+    assert!(matches!(answers.last(), Some(Err(Error::Busy))));
+    assert_eq!(meters.commits.get(), 2, "two quarters a commit");
+    committer.commit(large(Limits::MESSAGE_BYTES)).await.expect("the largest finds its place when it is alone");
+}
+
 #[tokio::test]
 async fn a_single_writer_gets_one_commit_at_a_time() {
     let config = Config { commit_lanes: 3, ..Config::default() };

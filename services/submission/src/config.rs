@@ -15,8 +15,18 @@ pub struct Config {
     pub commit_lanes: usize,
     /// Tasks of one commit; one call of a client is never split.
     pub commit_tasks: usize,
+    /// Bytes of payloads of one commit; one call of a client is never split.
+    pub commit_bytes: usize,
     /// Tasks that may wait for a commit; beyond, submits are refused with `RESOURCE_EXHAUSTED`.
     pub waiting_tasks: usize,
+    /// Bytes of payloads that may wait for a commit; beyond, submits are refused with `RESOURCE_EXHAUSTED`.
+    pub waiting_bytes: usize,
+    /// Tasks of one queue that may wait to start; beyond, submits to it are refused with `RESOURCE_EXHAUSTED`. Each replica knows
+    /// the number from its last count and what it submitted since, so the bound is passed by what others submit in between.
+    pub queue_backlog: u64,
+    /// Between two counts of what waits.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub backlog_period: Duration,
     /// Tasks that the dispatcher may have left unconfirmed; beyond, submits are refused with `UNAVAILABLE`.
     pub unconfirmed_tasks: usize,
     /// Calls to the dispatcher in flight at once.
@@ -86,7 +96,11 @@ impl Default for Config {
             payload_bytes: Limits::default().payload_bytes,
             commit_lanes: 2,
             commit_tasks: 2000,
+            commit_bytes: 16 * 1024 * 1024,
             waiting_tasks: 20_000,
+            waiting_bytes: 128 * 1024 * 1024,
+            queue_backlog: 10_000_000,
+            backlog_period: Duration::from_secs(10),
             unconfirmed_tasks: 100_000,
             handoff_lanes: 4,
             dispatcher_timeout: Duration::from_secs(5),

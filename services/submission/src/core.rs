@@ -7,7 +7,14 @@ use oxcart_types::{Clock, IdSource, Limits, Run};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    commit::Committer, config::Config, dispatcher::Dispatcher, error::Error, handoff::Handoffs, metrics::Meters, reader::Reader,
+    backlog::{self, Backlogs},
+    commit::Committer,
+    config::Config,
+    dispatcher::Dispatcher,
+    error::Error,
+    handoff::Handoffs,
+    metrics::Meters,
+    reader::Reader,
     wait::Waiters,
 };
 
@@ -20,6 +27,7 @@ pub(crate) struct Core {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ids: Arc<dyn IdSource>,
     pub(crate) meters: Meters,
+    pub(crate) backlogs: Backlogs,
     pub(crate) committer: Committer,
     pub(crate) handoffs: Handoffs,
     pub(crate) reader: Reader,
@@ -33,7 +41,10 @@ pub(crate) struct Core {
 impl Core {
     /// Commits a unit. What a `Replace` key cancelled is taken out of its queue.
     pub(crate) async fn submit(self: &Arc<Self>, unit: SubmitUnit) -> Result<Vec<Accepted>, Error> {
+        self.backlogs.check(&unit)?;
+        let queues: Vec<_> = backlog::by_queue(&unit).into_iter().map(|(queue, tasks)| (queue.clone(), tasks)).collect();
         let accepted = self.committer.commit(unit).await?;
+        self.backlogs.add(queues);
         for (task, run) in accepted.iter().filter_map(|accepted| accepted.replaced) {
             let core = Arc::clone(self);
             self.tracker.spawn(async move {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oxcart_service::status::{self, reason};
 use oxcart_store::{Conflict, StoreError};
-use oxcart_types::{EndKind, RequestId, TaskId, Violations};
+use oxcart_types::{EndKind, QueueName, RequestId, TaskId, Violations};
 use tonic::Status;
 
 const SOON: Duration = Duration::from_millis(500);
@@ -33,6 +33,8 @@ pub(crate) enum Error {
     Changed(TaskId),
     #[error("too much is waiting")]
     Busy,
+    #[error("queue {queue:?} has about {waiting} tasks that wait; its limit is {limit}")]
+    Backlog { queue: QueueName, waiting: u64, limit: u64 },
     #[error("too many calls wait for tasks")]
     TooManyWaiters,
     #[error("the dispatcher has not confirmed what was submitted before")]
@@ -78,6 +80,7 @@ impl From<Error> for Status {
             Error::NotFinished(id) => status::failed_precondition(reason::TASK_NOT_FINISHED, id.to_string(), text),
             Error::Changed(_) => status::aborted(reason::ETAG_MISMATCH, text),
             Error::Busy => status::resource_exhausted(reason::OVERLOADED, text, SOON),
+            Error::Backlog { .. } => status::resource_exhausted(reason::QUEUE_FULL, text, LATER),
             Error::TooManyWaiters => status::resource_exhausted(reason::TOO_MANY_WATCHERS, text, LATER),
             Error::Unconfirmed => status::unavailable(reason::DISPATCHER_UNAVAILABLE, text, LATER),
             Error::Unanswered => status::unavailable(reason::STORE_UNAVAILABLE, text, SOON),

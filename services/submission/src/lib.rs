@@ -7,6 +7,7 @@
 //! What must not happen here: a call to Redis, a handler that runs, a state that is decided without SQL.
 
 mod admission;
+mod backlog;
 mod cancel;
 mod commit;
 mod config;

@@ -11,6 +11,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::RoutesBuilder, transport::Channel};
 
 use crate::{
+    backlog::Backlogs,
     commit::{CommitDeps, Committer},
     config::Config,
     core::Core,
@@ -60,6 +61,7 @@ impl Submission {
         };
         let core = Core {
             limits: config.limits(),
+            backlogs: Backlogs::new(config.queue_backlog),
             committer: Committer::spawn(&config, commits),
             reader: Reader::spawn(&store, config.waiters.max(1)),
             waiters: Waiters::new(config.waiters, meters.clone()),

@@ -21,7 +21,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::orphans::end_orphans;
-use crate::{core::Core, dispatcher::DispatcherError};
+use crate::{backlog, core::Core, dispatcher::DispatcherError};
 
 /// Why a pass failed; it is logged and repeated by the reconciler.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,7 @@ pub(crate) fn spawn(core: &Arc<Core>, tracker: &TaskTracker, shutdown: &Cancella
     sweeps.start("feeder", config.feeder_period, (), |core, _| feeder::pass(core));
     sweeps.start("watch", config.watch_period, watch::Watch::default(), watch::pass);
     sweeps.start("audit", config.audit_step_period, audit::Audit::default(), audit::pass);
+    sweeps.start("backlog", core.config.backlog_period, (), |core, _| backlog::pass(core));
     sweeps.start("keys", config.keys_period, (), |core, _| keys::pass(core));
 }
 

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use oxcart_proto::pb::{
     common::v1::{IdempotencyPolicy, TaskSpec, TaskState},
-    submission::v1::{CancelOutcome, CancelTaskRequest, ExecuteTaskRequest, SubmitResult, SubmitTaskRequest},
+    submission::v1::{
+        BatchSubmitTasksRequest, CancelOutcome, CancelTaskRequest, ExecuteTaskRequest, SubmitResult, SubmitTaskRequest,
+    },
 };
 use oxcart_service::status::{reason_of, retry_after};
 use oxcart_store::{End, EndOutcome, StoreError, StoreOptions, TaskFilter};
@@ -86,6 +88,23 @@ async fn beyond_the_bound_on_unconfirmed_tasks_submits_are_refused_also_after_a_
     next.dispatcher.state().down = false;
     let room = wait_for("room", PATIENCE, async || try_submit(&next, echo()).await.ok());
     room.await.expect("in time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_queue_refuses_what_would_fill_it_further_and_no_other_does() {
+    let system = start(Config { queue_backlog: 12, backlog_period: Duration::from_millis(50), ..config() }).await;
+    // The fake dispatcher says that ten tasks wait in the default queue.
+    system.dispatcher.state().window_full = true;
+    let full = wait_for("a count", PATIENCE, async || {
+        let batch = BatchSubmitTasksRequest { tasks: vec![echo(); 3], ..BatchSubmitTasksRequest::default() };
+        system.client.clone().batch_submit_tasks(batch).await.err()
+    });
+    let status = full.await.expect("refused in time");
+    assert_eq!((status.code(), reason_of(&status).unwrap_or_default()), (Code::ResourceExhausted, "QUEUE_FULL".to_owned()));
+    assert!(retry_after(&status).is_some() && status.message().contains("its limit is 12"), "{status:?}");
+    try_submit(&system, TaskSpec { queue: "other".to_owned(), ..echo() }).await.expect("another queue has room");
+    system.dispatcher.state().window_full = false;
+    wait_for("room", PATIENCE, async || try_submit(&system, echo()).await.ok()).await.expect("in time");
 }
 
 #[tokio::test(flavor = "multi_thread")]
