@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use oxcart_types::{Failure, FailureKind};
+use oxcart_types::{Failure, FailureKind, Limits};
 
 /// What a handler returns.
 pub type TaskResult<T = ()> = Result<T, TaskError>;
@@ -57,9 +57,9 @@ impl TaskError {
         Self::with_class(Class::Cancelled, FailureKind::CANCELLED, "the handler was cancelled")
     }
 
-    /// The run is given back: see [`crate::TaskContext::release`].
+    /// The run is given back: see [`crate::TaskContext::release`]. The delay is at most [`Limits::BACKOFF`].
     pub fn released(delay: Duration, reason: impl fmt::Display) -> Self {
-        Self::with_class(Class::Released { delay }, "RELEASED", reason)
+        Self::with_class(Class::Released { delay: delay.min(Limits::BACKOFF) }, "RELEASED", reason)
     }
 
     /// Names the kind of the error, for machines: policies may refuse to retry it.
@@ -144,6 +144,12 @@ mod tests {
         assert_eq!(error.class(), Class::Retryable);
         assert_eq!(error.clone().into_failure().kind.as_str(), FailureKind::ERROR);
         assert!(!error.into_failure().fatal);
+    }
+
+    #[test]
+    fn a_delay_has_a_bound() {
+        let error = TaskError::released(Duration::MAX, "busy");
+        assert_eq!(error.class(), Class::Released { delay: Limits::BACKOFF });
     }
 
     #[test]

@@ -28,6 +28,17 @@ pub enum StoreError {
     Configuration(String),
 }
 
+impl StoreError {
+    /// True when the same step would fail in the same way again: not the database is at fault, but what it was given or holds.
+    #[must_use]
+    pub const fn is_permanent(&self) -> bool {
+        match self {
+            Self::Corrupt(_) | Self::Refused(_) => true,
+            Self::Unavailable(_) | Self::Busy | Self::Schema { .. } | Self::Configuration(_) => false,
+        }
+    }
+}
+
 fn describe_schema(found: &str, needed: &str) -> String {
     match found {
         "" => format!("the database has no schema, this program needs {needed}: run `oxcart migrate up`"),

@@ -3,7 +3,7 @@
 pub use oxcart_types::record::{Cancel, Progress, RunEndRecord, RunRecord, TaskRecord, View};
 use oxcart_types::{
     ChainHead, EndKind, Failure, FairnessKey, HandoffId, LeaseToken, Payload, Priority, QueueName, RequestId, Run, Tag, TaskId,
-    TaskName, TaskSpec, TaskState, Timestamp, WorkerId,
+    TaskName, TaskSpec, TaskState, Timestamp, Violations, WorkerId,
 };
 
 // ---- submitting ----------------------------------------------------------------------------------------------------------
@@ -365,6 +365,8 @@ pub enum UpdateOutcome {
     Ended(EndKind),
     /// The etag does not match.
     Changed,
+    /// The new values do not agree with those that stay.
+    Invalid(Violations),
     /// There is no such task.
     NoTask,
 }

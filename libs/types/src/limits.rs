@@ -25,6 +25,8 @@ impl Limits {
     pub const METADATA_KEY_BYTES: usize = 128;
     /// Bytes of one metadata value.
     pub const METADATA_VALUE_BYTES: usize = 4096;
+    /// Bytes of all metadata of one task, keys and values: lists carry it.
+    pub const METADATA_BYTES: usize = 32 * 1024;
     /// Bytes of an idempotency key.
     pub const IDEMPOTENCY_KEY_BYTES: usize = 128;
     /// Bytes of a media type.

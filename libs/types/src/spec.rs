@@ -10,7 +10,7 @@ use crate::{
     name::{FairnessKey, QueueName, Tag, TaskName},
     payload::Payload,
     retry::RetryPolicy,
-    violation::Invalid,
+    violation::{Invalid, Violations, reason},
 };
 
 /// Priority of a task within its queue: 0 to 9, 9 first.
@@ -150,6 +150,13 @@ impl TaskSpec {
         digest
     }
 
+    /// Bytes of what may be large: payload and metadata.
+    #[must_use]
+    pub fn size_bytes(&self) -> usize {
+        let metadata: usize = self.metadata.iter().map(|(key, value)| key.len() + value.len()).sum();
+        self.payload.as_bytes().len() + metadata
+    }
+
     /// When the task must have reached a terminal state, counted from its submission.
     #[must_use]
     pub fn deadline_at(&self, created_at: Timestamp) -> Option<Timestamp> {
@@ -160,6 +167,17 @@ impl TaskSpec {
     #[must_use]
     pub fn start_by(&self, created_at: Timestamp) -> Option<Timestamp> {
         [self.expires_at, self.deadline_at(created_at)].into_iter().flatten().min()
+    }
+}
+
+/// A run must be able to begin before it is too late for it: notes what is not so.
+pub fn check_order(bad: &mut Violations, run_at: Option<Timestamp>, expires_at: Option<Timestamp>, deadline_at: Option<Timestamp>) {
+    let Some(run_at) = run_at else { return };
+    if expires_at.is_some_and(|expires_at| expires_at <= run_at) {
+        bad.add("expires_at", reason::FIELD_CONFLICT, format!("is not after the earliest start, {run_at}"));
+    }
+    if deadline_at.is_some_and(|deadline_at| deadline_at <= run_at) {
+        bad.add("deadline", reason::FIELD_CONFLICT, format!("passes before the earliest start, {run_at}"));
     }
 }
 

@@ -6,7 +6,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use oxcart_queue::EngineOptions;
 use oxcart_service::{
@@ -23,6 +23,9 @@ pub use self::{
 
 /// Prefix of environment variables: `OXCART_STORE__URL` sets `store.url`.
 pub const ENV_PREFIX: &str = "OXCART";
+
+/// Shortest life of a claim.
+const SHORTEST_CLAIM: Duration = Duration::from_millis(100);
 
 /// Readers of the journal besides watchers that room is kept for: recorders and submission services, some replicas of each.
 const OTHER_JOURNAL_READERS: usize = 32;
@@ -91,6 +94,13 @@ impl Config {
                 self.dispatcher.heartbeat_interval, self.dispatcher.lease_ttl
             ));
         }
+        // A claim is confirmed after a quarter of its life, and covers a commit and two hops at least.
+        if self.dispatcher.claim_ttl < SHORTEST_CLAIM {
+            return Err(format!(
+                "dispatcher.claim_ttl is {:?}; {SHORTEST_CLAIM:?} or more is allowed: what is granted would be gone before it starts",
+                self.dispatcher.claim_ttl
+            ));
+        }
         self.check_urls()?;
         self.check_counts()
     }
@@ -120,6 +130,7 @@ impl Config {
             ("submission.unconfirmed_tasks", submission.unconfirmed_tasks),
             ("submission.handoff_lanes", submission.handoff_lanes),
             ("submission.sweep.audit_rows", submission.sweep.audit_rows),
+            ("dispatcher.window", usize::try_from(dispatcher.window).unwrap_or(usize::MAX)),
             ("dispatcher.max_sessions", dispatcher.max_sessions),
             ("dispatcher.max_queues_per_session", dispatcher.max_queues_per_session),
             ("dispatcher.session_buffer", dispatcher.session_buffer),

@@ -95,9 +95,9 @@ fn take(of: &Arc<Semaphore>, count: usize) -> Result<OwnedSemaphorePermit, Error
     Arc::clone(of).try_acquire_many_owned(count).map_err(|_| Error::Busy)
 }
 
-/// Bytes of the payloads, which are most of what a call holds in memory.
+/// Bytes of payloads and metadata, which are most of what a call holds in memory.
 fn bytes(unit: &SubmitUnit) -> usize {
-    unit.tasks.iter().map(|task| task.spec.payload.as_bytes().len()).sum()
+    unit.tasks.iter().map(|task| task.spec.size_bytes()).sum()
 }
 
 /// Commits in flight at once. A second one for a single writer would only wait there, with calls that could have joined the next.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use oxcart_store::{TaskRecord, UpdateOutcome};
-use oxcart_types::{TaskChanges, TaskId};
+use oxcart_types::{TaskChanges, TaskId, Violations};
 
 use crate::{admission::add, core::Core, error::Error, handoff::Handoff};
 
@@ -39,6 +39,11 @@ impl Core {
             UpdateOutcome::Running => Err(Error::Running(task)),
             UpdateOutcome::Ended(kind) => Err(Error::Finished(task, kind)),
             UpdateOutcome::Changed => Err(Error::Changed(task)),
+            UpdateOutcome::Invalid(part) => {
+                let mut bad = Violations::new();
+                bad.nest("spec", part);
+                Err(bad.into())
+            }
             UpdateOutcome::NoTask => Err(Error::NoTask(task)),
         }
     }

@@ -7,9 +7,12 @@ use oxcart_proto::{
     pb::dispatcher::v1::{self as pb, verdict::Decision},
 };
 use oxcart_sdk::{HandlerEntry, TaskContext, TaskError};
-use oxcart_service::telemetry::names;
-use oxcart_store::model::{End, EndOutcome, Live};
-use oxcart_types::{EndKind, Failure, FailureKind, Payload};
+use oxcart_service::{status::chain, telemetry::names};
+use oxcart_store::{
+    StoreError,
+    model::{End, EndOutcome, Live},
+};
+use oxcart_types::{EndKind, Failure, FailureKind, Limits, Payload, Timestamp};
 use tokio::sync::{Semaphore, mpsc};
 use tracing::Span;
 
@@ -162,42 +165,91 @@ async fn end(core: &Arc<Core>, endings: Vec<Ending>) {
     for endings in by_size(endings) {
         let spans: Vec<Span> = endings.iter().map(|ending| outcome_span(&ending.attempt)).collect();
         flush(core, &endings).await;
-        let mut pauses = Pauses::new();
-        let (outcomes, due) = loop {
-            let now = core.clock.now();
-            let (ends, due): (Vec<_>, Vec<_>) = endings.iter().map(|ending| ending.to_end(now)).unzip();
-            match core.store.end(&ends, now).await {
-                Ok(outcomes) => break (outcomes, due),
-                Err(error) => core.store_failed("end", &error),
+        match write(core, &endings).await {
+            Written::All(written) => settle_all(core, endings, written, &spans),
+            Written::None => core.held.remove(endings.iter().map(|ending| ending.attempt.key.token)),
+            // One of them is at fault, and the others must not wait for it.
+            Written::Refused(error) => {
+                tracing::warn!(error = chain(&error), runs = endings.len(), "ends were refused; writing them one by one");
+                for (ending, span) in endings.into_iter().zip(spans) {
+                    end_alone(core, ending, span).await;
+                }
             }
-            if core.give_up.is_cancelled() {
-                // The run stays open in SQL; its lease runs out and another worker takes it over.
-                core.held.remove(endings.iter().map(|ending| ending.attempt.key.token));
-                return;
-            }
-            pauses.wait().await;
-        };
-        core.store_works();
-        for ((ending, outcome), span) in endings.iter().zip(&outcomes).zip(&spans) {
-            describe(span, ending, outcome);
         }
-        let tokens: Vec<_> = endings.iter().map(|ending| ending.attempt.key.token).collect();
-        let small = core.settings().max_result_bytes;
-        let now = core.clock.now();
-        let settles = endings.into_iter().zip(outcomes).zip(due).map(|((ending, outcome), due)| {
-            let delay = due.map_or(Duration::ZERO, |due| until(due, now));
-            settle(core, ending, outcome, delay, small)
-        });
-        core.session.settle(settles.collect());
-        core.held.remove(tokens);
-        core.meters.leases_held.set(i64::try_from(core.held.len()).unwrap_or(i64::MAX));
     }
 }
 
+/// Writes the end of one run. What the database refuses is ended as failed instead, so that nothing waits for it for ever.
+async fn end_alone(core: &Arc<Core>, ending: Ending, span: Span) {
+    let mut ending = vec![ending];
+    let mut written = write(core, &ending).await;
+    if let Written::Refused(error) = &written {
+        let failure = Failure::new(FailureKind::ERROR, format!("the end of the run could not be stored: {}", chain(error))).fatal();
+        tracing::error!(task_id = %ending[0].attempt.key.task, error = chain(error), "the end of a run was refused; it fails");
+        for ending in &mut ending {
+            (ending.kind, ending.result, ending.failure) = (EndKind::Failed, None, Some(failure.clone()));
+        }
+        written = write(core, &ending).await;
+    }
+    match written {
+        Written::All(written) => settle_all(core, ending, written, &[span]),
+        // The run stays open in SQL; its lease runs out and another worker takes it over.
+        Written::None | Written::Refused(_) => core.held.remove(ending.iter().map(|ending| ending.attempt.key.token)),
+    }
+}
+
+/// What became of an attempt to write ends.
+enum Written {
+    /// They are there: outcomes, and when the next runs are due.
+    All(Vec<(EndOutcome, Option<Timestamp>)>),
+    /// The worker gave up. The runs stay open in SQL; their leases run out and another worker takes them over.
+    None,
+    /// The database will never take them.
+    Refused(StoreError),
+}
+
+/// Writes ends, for as long as the database is away.
+async fn write(core: &Core, endings: &[Ending]) -> Written {
+    let mut pauses = Pauses::new();
+    loop {
+        let now = core.clock.now();
+        let (ends, due): (Vec<_>, Vec<_>) = endings.iter().map(|ending| ending.to_end(now)).unzip();
+        match core.store.end(&ends, now).await {
+            Ok(outcomes) => {
+                core.store_works();
+                return Written::All(outcomes.into_iter().zip(due).collect());
+            }
+            Err(error) if error.is_permanent() => return Written::Refused(error),
+            Err(error) => core.store_failed("end", &error),
+        }
+        if core.give_up.is_cancelled() {
+            return Written::None;
+        }
+        pauses.wait().await;
+    }
+}
+
+fn settle_all(core: &Arc<Core>, endings: Vec<Ending>, written: Vec<(EndOutcome, Option<Timestamp>)>, spans: &[Span]) {
+    for ((ending, (outcome, _)), span) in endings.iter().zip(&written).zip(spans) {
+        describe(span, ending, outcome);
+    }
+    let tokens: Vec<_> = endings.iter().map(|ending| ending.attempt.key.token).collect();
+    let small = core.settings().max_result_bytes;
+    let now = core.clock.now();
+    let settles = endings.into_iter().zip(written).map(|(ending, (outcome, due))| {
+        let delay = due.map_or(Duration::ZERO, |due| until(due, now));
+        settle(core, ending, outcome, delay, small)
+    });
+    core.session.settle(settles.collect());
+    core.held.remove(tokens);
+    core.meters.leases_held.set(i64::try_from(core.held.len()).unwrap_or(i64::MAX));
+}
+
 impl Ending {
-    fn to_end(&self, now: oxcart_types::Timestamp) -> (End, Option<oxcart_types::Timestamp>) {
+    fn to_end(&self, now: Timestamp) -> (End, Option<Timestamp>) {
         let follows = matches!(self.kind, EndKind::Retry | EndKind::Released);
-        let next_run_at = follows.then(|| oxcart_types::clock::to_micros(now + self.delay));
+        // A delay of any length comes from outside: handlers and verdicts.
+        let next_run_at = follows.then(|| oxcart_types::clock::to_micros(now + self.delay.min(Limits::BACKOFF)));
         let given_back = u32::from(self.kind == EndKind::Released);
         let end = End {
             task: self.attempt.key.task,

@@ -1,6 +1,6 @@
 //! Changes of a task that waits: new values and the mask that says which of them count.
 
-use oxcart_types::{TaskChanges, Timestamp, Violations, violation::reason};
+use oxcart_types::{TaskChanges, Timestamp, Violations, spec::check_order, violation::reason};
 
 use super::spec;
 use crate::pb::common::v1 as pb;
@@ -59,7 +59,7 @@ pub fn update(new: Option<pb::TaskSpec>, mask: Option<prost_types::FieldMask>, n
             break;
         }
     }
-    spec::check_order(&mut values, changes.run_at.flatten(), changes.expires_at.flatten(), None);
+    check_order(&mut values, changes.run_at.flatten(), changes.expires_at.flatten(), None);
     bad.nest("spec", values);
     bad.check().map(|()| changes)
 }

@@ -9,6 +9,7 @@ use chrono::TimeDelta;
 use oxcart_types::{
     FairnessKey, IdSource, Idempotency, IdempotencyPolicy, Limits, Priority, QueueName, RetryPolicy, Tag, TaskId, TaskName,
     TaskSpec, Timestamp, Violations,
+    spec::check_order,
     violation::{Invalid, reason},
 };
 
@@ -150,9 +151,10 @@ pub(super) fn priority(bad: &mut Violations, priority: Option<i32>) -> Option<Pr
 pub(super) fn tags(bad: &mut Violations, tags: &[String]) -> Vec<Tag> {
     if tags.len() > Limits::TAGS {
         bad.add("tags", reason::FIELD_INVALID, format!("has {} tags; at most {} are allowed", tags.len(), Limits::TAGS));
-        return Vec::new();
     }
-    let mut read: Vec<Tag> = tags.iter().enumerate().filter_map(|(i, tag)| bad.take(&format!("tags[{i}]"), tag.parse())).collect();
+    // The rest of too many is not looked at: what is wrong with it would be as many violations.
+    let mut read: Vec<Tag> =
+        tags.iter().take(Limits::TAGS).enumerate().filter_map(|(i, tag)| bad.take(&format!("tags[{i}]"), tag.parse())).collect();
     read.sort();
     read.dedup();
     read
@@ -162,10 +164,14 @@ fn metadata(bad: &mut Violations, pairs: HashMap<String, String>) -> BTreeMap<St
     if pairs.len() > Limits::METADATA_PAIRS {
         let max = Limits::METADATA_PAIRS;
         bad.add("metadata", reason::FIELD_INVALID, format!("has {} pairs; at most {max} are allowed", pairs.len()));
-        return BTreeMap::new();
+    }
+    let bytes: usize = pairs.iter().map(|(key, value)| key.len() + value.len()).sum();
+    if bytes > Limits::METADATA_BYTES {
+        let max = Limits::METADATA_BYTES;
+        bad.add("metadata", reason::FIELD_INVALID, format!("has {bytes} bytes in all; at most {max} are allowed"));
     }
     let pairs: BTreeMap<_, _> = pairs.into_iter().collect();
-    for (i, (key, value)) in pairs.iter().enumerate() {
+    for (i, (key, value)) in pairs.iter().take(Limits::METADATA_PAIRS).enumerate() {
         if key.is_empty() || key.len() > Limits::METADATA_KEY_BYTES {
             let (length, max) = (key.len(), Limits::METADATA_KEY_BYTES);
             bad.add("metadata", reason::FIELD_INVALID, format!("key {i} (sorted) has {length} bytes; 1 to {max} are allowed"));
@@ -219,22 +225,6 @@ fn idempotency(bad: &mut Violations, key: String, policy: i32, ttl: Option<prost
     Some(Idempotency { key, policy: policy?, ttl: ttl? })
 }
 
-/// A run must be able to begin before it is too late for it.
-pub(super) fn check_order(
-    bad: &mut Violations,
-    run_at: Option<Timestamp>,
-    expires_at: Option<Timestamp>,
-    deadline_at: Option<Timestamp>,
-) {
-    let Some(run_at) = run_at else { return };
-    if expires_at.is_some_and(|expires_at| expires_at <= run_at) {
-        bad.add("expires_at", reason::FIELD_CONFLICT, format!("is not after the earliest start, {run_at}"));
-    }
-    if deadline_at.is_some_and(|deadline_at| deadline_at <= run_at) {
-        bad.add("deadline", reason::FIELD_CONFLICT, format!("passes before the earliest start, {run_at}"));
-    }
-}
-
 /// An instant that is not too far away; one that has passed means at once.
 pub(super) fn planned(at: prost_types::Timestamp, now: Timestamp) -> Result<Timestamp, Invalid> {
     let at = scalar::timestamp(at)?;
@@ -253,7 +243,7 @@ pub(super) fn future(at: prost_types::Timestamp, now: Timestamp) -> Result<Times
 /// A duration above zero and up to `max`.
 pub(super) fn positive(value: prost_types::Duration, max: Duration) -> Result<Duration, Invalid> {
     match scalar::duration_up_to(value, max)? {
-        Duration::ZERO => Err(Invalid::value("is zero; leave it out for no limit")),
+        Duration::ZERO => Err(Invalid::value("is zero; leave it out for the default")),
         value => Ok(value),
     }
 }

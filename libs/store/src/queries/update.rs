@@ -2,7 +2,7 @@
 
 use diesel::{ExpressionMethods as _, QueryDsl as _};
 use diesel_async::RunQueryDsl as _;
-use oxcart_types::{EndKind, HandoffId, Run, TaskSpec, Timestamp, record::View};
+use oxcart_types::{EndKind, HandoffId, Run, TaskSpec, Timestamp, Violations, record::View, spec::check_order};
 
 use super::{
     Conn, agenda, close, dialect, handoffs,
@@ -11,7 +11,7 @@ use super::{
     submit::TagRow,
 };
 use crate::{
-    AgendaRow, AgendaWhy, Entry, TaskRecord, UpdateOutcome,
+    AgendaRow, AgendaWhy, Entry, UpdateOutcome,
     change::Update,
     columns::{self, Id16},
     fault::Step,
@@ -41,6 +41,13 @@ pub(crate) async fn update(conn: &mut Conn, update: &Update) -> Step<UpdateOutco
         if update.etag.as_ref().is_some_and(|etag| *etag != record.etag()) {
             return Ok(UpdateOutcome::Changed);
         }
+        let mut spec = record.spec.clone();
+        update.changes.clone().apply(&mut spec);
+        let mut bad = Violations::new();
+        check_order(&mut bad, spec.run_at, spec.expires_at, spec.deadline_at(record.created_at));
+        if !bad.as_slice().is_empty() {
+            return Ok(UpdateOutcome::Invalid(bad));
+        }
         let due_at = due_at(update, &head);
         let facts = EndFacts {
             task: update.task,
@@ -54,7 +61,7 @@ pub(crate) async fn update(conn: &mut Conn, update: &Update) -> Step<UpdateOutco
             at: update.now,
         };
         if close::take_slot(conn, facts).await? {
-            return change(conn, update, &head, record, run, due_at).await;
+            return change(conn, update, &head, (spec, record.created_at), run, due_at).await;
         }
     }
     Ok(UpdateOutcome::Running)
@@ -73,13 +80,10 @@ async fn change(
     conn: &mut Conn,
     update: &Update,
     head: &Head,
-    record: TaskRecord,
+    (spec, created_at): (TaskSpec, Timestamp),
     closed: Run,
     due_at: Option<Timestamp>,
 ) -> Step<UpdateOutcome> {
-    let created_at = record.created_at;
-    let mut spec = record.spec;
-    update.changes.clone().apply(&mut spec);
     let run = closed.next();
     let after = Entry {
         task: update.task,
@@ -96,14 +100,17 @@ async fn change(
     }
 
     let mut row = AgendaRow { task: update.task, at: update.now, run, why: AgendaWhy::Expiry };
-    let keep = match (handoff, due_at, spec.start_by(created_at)) {
-        (None, Some(due_at), _) => {
-            // To the dispatcher when it comes within the horizon.
-            row.at = due_at - (update.horizon - update.now);
+    let started = head.task.head.attempts_used() > 0;
+    let limit = if started { spec.deadline_at(created_at) } else { spec.start_by(created_at) };
+    let keep = match (handoff, due_at, limit) {
+        (None, Some(due_at), limit) => {
+            // To the dispatcher when it comes within the horizon, unless it is too late for it before.
+            let near = due_at - (update.horizon - update.now);
+            row.at = limit.map_or(near, |limit| limit.min(near));
             row.why = AgendaWhy::Time;
             true
         }
-        (_, _, Some(start_by)) if head.task.head.attempts_used() == 0 => {
+        (_, _, Some(start_by)) if !started => {
             row.at = start_by;
             true
         }

@@ -139,3 +139,23 @@ async fn a_start_and_an_update_cannot_both_win(#[values(Database::MariaDb, Datab
         assert_eq!(matches!(updated, UpdateOutcome::Updated { .. }), !started, "{updated:?}");
     }
 }
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn values_that_do_not_agree_with_those_that_stay_change_nothing(
+    #[values(Database::MariaDb, Database::SqliteFile)] database: Database,
+) {
+    let store = Fixture::new(database).await;
+    let id = store.submit_one(task_with(|spec| spec.run_at = Some(at(600)))).await;
+    for (changes, field) in [
+        (TaskChanges { expires_at: Some(Some(at(500))), ..TaskChanges::default() }, "expires_at"),
+        (TaskChanges { deadline: Some(Some(Duration::from_secs(20))), ..TaskChanges::default() }, "deadline"),
+    ] {
+        let outcome = change(&store, id, &changes, None, token()).await;
+        let UpdateOutcome::Invalid(bad) = outcome else { panic!("{outcome:?}") };
+        assert_eq!(bad.as_slice().iter().map(|v| v.field.as_str()).collect::<Vec<_>>(), [field]);
+    }
+    let spec = store.load(&[id]).await.expect("load").remove(0).spec;
+    assert_eq!((spec.expires_at, spec.deadline), (None, None));
+    assert_eq!(store.start_one(start(id, 1), at(600)).await, StartOutcome::Started { attempt: 1, checkpoint: None });
+}

@@ -1,6 +1,7 @@
 //! `DispatcherService`: entries and queues, for submission and monitor.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use oxcart_proto::{
 use oxcart_queue::{
     Enqueue, EnqueueCause, EnqueueStatus, Inspected, Partition, PartitionStats, Place, Presence, Remove, RemoveStatus,
 };
-use oxcart_types::{Limits, QueueName};
+use oxcart_types::{Limits, QueueName, WorkerId};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
@@ -169,19 +170,20 @@ impl DispatcherService for Service {
             "" => None,
             token => Some(decode::worker_id("page_token", token)?),
         };
-        let mut all = self.0.sessions.all();
-        all.sort_by_key(|session| session.worker);
-        all.dedup_by_key(|session| session.worker);
-        let mut rest = all.into_iter().filter(|session| after.is_none_or(|after| session.worker > after)).peekable();
-        let page: Vec<_> = rest.by_ref().take(size).collect();
-        let next_page_token =
-            page.last().filter(|_| rest.peek().is_some()).map(|session| session.worker.to_string()).unwrap_or_default();
-        let sessions = page.into_iter().map(|session| {
+        let open = self.0.sessions.all().into_iter().map(|session| {
             let counted_leases = scalar::to_count(session.state().counted());
             let profile = session.profile().clone();
-            pb::SessionInfo { worker: Some(profile.info), load: profile.load, counted_leases }
+            (session.worker, pb::SessionInfo { worker: Some(profile.info), load: profile.load, counted_leases })
         });
-        Ok(Response::new(pb::ListSessionsResponse { sessions: sessions.collect(), next_page_token }))
+        let mut all: BTreeMap<WorkerId, pb::SessionInfo> = open.collect();
+        // The stream of a worker that said goodbye may still be open.
+        let stopped = |(worker, info)| (worker, pb::SessionInfo { worker: Some(info), ..pb::SessionInfo::default() });
+        all.extend(self.0.sessions.gone().into_iter().map(stopped));
+        let mut rest = all.into_iter().filter(|(worker, _)| after.is_none_or(|after| *worker > after)).peekable();
+        let page: Vec<_> = rest.by_ref().take(size).collect();
+        let next_page_token = page.last().filter(|_| rest.peek().is_some()).map(|(worker, _)| worker.to_string());
+        let sessions = page.into_iter().map(|(_, session)| session).collect();
+        Ok(Response::new(pb::ListSessionsResponse { sessions, next_page_token: next_page_token.unwrap_or_default() }))
     }
 
     async fn stream_journal(

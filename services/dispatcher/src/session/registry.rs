@@ -1,6 +1,7 @@
 //! The sessions of this replica, by worker.
 
 use std::{
+    collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -19,6 +20,11 @@ use tonic::Status;
 
 use super::state::{Counted, PhaseEvent, Reserved, SessionState};
 use crate::error::DispatcherError;
+
+/// Workers that said goodbye are listed this long.
+const LISTED_GONE: Duration = Duration::from_secs(120);
+/// Workers that said goodbye and are listed at most.
+const MAX_GONE: usize = 1000;
 
 /// What goes out on a session.
 pub(crate) type Frame = Result<pb::OpenSessionResponse, Status>;
@@ -110,12 +116,20 @@ impl Session {
 pub(crate) struct Sessions {
     max: usize,
     open: Mutex<Vec<Arc<Session>>>,
+    gone: Mutex<VecDeque<Gone>>,
     gauge: Gauge,
+}
+
+/// A worker that said goodbye.
+struct Gone {
+    worker: WorkerId,
+    info: common::WorkerInfo,
+    at: Instant,
 }
 
 impl Sessions {
     pub(crate) fn new(max: usize, gauge: Gauge) -> Self {
-        Self { max, open: Mutex::default(), gauge }
+        Self { max, open: Mutex::default(), gone: Mutex::default(), gauge }
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<Arc<Session>>> {
@@ -139,8 +153,28 @@ impl Sessions {
             return Err(DispatcherError::TooManySessions(self.max));
         }
         open.push(Arc::clone(session));
+        // Whoever comes back is not gone.
+        self.gone.lock().unwrap_or_else(PoisonError::into_inner).retain(|gone| gone.worker != session.worker);
         self.gauge.set(i64::try_from(open.len()).unwrap_or(i64::MAX));
         Ok(())
+    }
+
+    /// A worker said goodbye: it is listed as stopped for a while, so that whoever keeps the list hears of it.
+    pub(crate) fn leave(&self, worker: WorkerId, mut info: common::WorkerInfo) {
+        info.set_state(common::WorkerState::Stopped);
+        info.used_slots = 0;
+        let mut gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        gone.push_back(Gone { worker, info, at: Instant::now() });
+        while gone.len() > MAX_GONE || gone.front().is_some_and(|gone| gone.at.elapsed() > LISTED_GONE) {
+            gone.pop_front();
+        }
+    }
+
+    /// Workers that said goodbye a short while ago.
+    pub(crate) fn gone(&self) -> Vec<(WorkerId, common::WorkerInfo)> {
+        let gone = self.gone.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed = gone.iter().filter(|gone| gone.at.elapsed() <= LISTED_GONE);
+        listed.map(|gone| (gone.worker, gone.info.clone())).collect()
     }
 
     /// Closes a session and takes it out.

@@ -189,7 +189,12 @@ impl Task {
                     profile.info.task_names = status.task_names;
                 }
             }
-            Request::Goodbye(_) => self.session.state().advance(PhaseEvent::Leave),
+            Request::Goodbye(goodbye) => {
+                self.session.state().advance(PhaseEvent::Leave);
+                if !goodbye.reconnecting {
+                    self.core.sessions.leave(self.session.worker, self.session.profile().info.clone());
+                }
+            }
         }
         Ok(())
     }

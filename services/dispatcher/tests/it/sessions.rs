@@ -7,6 +7,7 @@ use std::{
 };
 
 use oxcart_dispatcher::Config;
+use oxcart_proto::pb::common::v1 as common;
 use oxcart_proto::pb::dispatcher::v1::{self as pb, open_session_request::Message as Request, open_session_response::Message};
 use oxcart_queue::{EngineOptions, MemoryEngine};
 use oxcart_types::{Clock as _, ManualClock, SystemClock, WorkerId};
@@ -284,6 +285,29 @@ async fn a_lease_that_runs_out_is_granted_again_and_its_slot_comes_back() {
     let Message::Extended(result) = worker.next().await else { panic!("extended") };
     assert_eq!(result.exceptions[0].status(), pb::LeaseStatus::Lost);
     assert!(matches!(worker.next().await, Message::Lost(_)));
+}
+
+#[tokio::test]
+async fn a_worker_that_said_goodbye_is_listed_as_stopped() {
+    let served = Served::plain().await;
+    let id = new_worker();
+    let states = async || {
+        let listed = served.dispatcher().list_sessions(pb::ListSessionsRequest::default()).await.expect("sessions").into_inner();
+        listed.sessions.into_iter().filter_map(|session| session.worker).map(|info| info.state()).collect::<Vec<_>>()
+    };
+    let (worker, _) = Worker::open(&served, id, 1, Vec::new()).await;
+    assert_eq!(states().await.len(), 1);
+    worker.send(Request::Goodbye(pb::SessionGoodbye::default())).await;
+    timeout(PATIENCE, async {
+        while states().await != [common::WorkerState::Stopped] {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await
+    .expect("stopped");
+    drop(worker);
+    let (_worker, _) = Worker::open(&served, id, 1, Vec::new()).await;
+    assert_ne!(states().await, [common::WorkerState::Stopped], "it is back");
 }
 
 #[tokio::test]

@@ -5,7 +5,8 @@ use oxcart_proto::{
     pb::monitor::v1::{ListTaskRunsRequest, ListTaskRunsResponse, ListTasksRequest, ListTasksResponse},
 };
 use oxcart_store::model::{TaskRecord, View};
-use oxcart_types::{Run, TaskId, Violations};
+use oxcart_types::{Limits, Run, TaskId, Violations};
+use prost::Message;
 
 use crate::{
     error::MonitorError,
@@ -13,6 +14,9 @@ use crate::{
     page::{self, Query},
     service::Core,
 };
+
+/// Bytes of one page: clients take a message of the common limit, and what is around the tasks needs its place.
+const PAGE_BYTES: usize = Limits::MESSAGE_BYTES / 4 * 3;
 
 pub(super) async fn list_tasks(core: &Core, request: ListTasksRequest) -> Result<ListTasksResponse, MonitorError> {
     let size = page::size(request.page_size, 50)?;
@@ -24,9 +28,27 @@ pub(super) async fn list_tasks(core: &Core, request: ListTasksRequest) -> Result
         return Ok(ListTasksResponse { tasks: found.map(basic).collect(), next_page_token: String::new() });
     }
     let found = core.store.list(&query.store, before, size).await?;
-    let next_page_token = found.next_before.map(|id| core.tokens.write(&paging, id.as_bytes())).unwrap_or_default();
-    let tasks = found.tasks.into_iter().filter(|task| query.has_more_tags(task)).map(basic).collect();
+    let (tasks, cut_at) = fill(found.tasks.into_iter().map(|task| (task.spec.id, query.has_more_tags(&task).then(|| basic(task)))));
+    let next_before = cut_at.or(found.next_before);
+    let next_page_token = next_before.map(|id| core.tokens.write(&paging, id.as_bytes())).unwrap_or_default();
     Ok(ListTasksResponse { tasks, next_page_token })
+}
+
+/// Fills a page with the tasks that match, as far as its bytes go; says after which row it was cut. A page has one task at least,
+/// so that the next one is another.
+fn fill<M: Message>(rows: impl IntoIterator<Item = (TaskId, Option<M>)>) -> (Vec<M>, Option<TaskId>) {
+    let (mut page, mut bytes, mut last) = (Vec::new(), 0, None);
+    for (id, task) in rows {
+        if let Some(task) = task {
+            bytes += task.encoded_len();
+            if bytes > PAGE_BYTES && !page.is_empty() {
+                return (page, last);
+            }
+            page.push(task);
+        }
+        last = Some(id);
+    }
+    (page, None)
 }
 
 fn basic(task: TaskRecord) -> oxcart_proto::pb::common::v1::Task {
@@ -65,4 +87,23 @@ pub(super) async fn list_task_runs(core: &Core, request: ListTaskRunsRequest) ->
 
 fn run(position: &[u8]) -> Result<Run, Violations> {
     position.try_into().ok().map(u32::from_be_bytes).and_then(Run::new).ok_or_else(page::invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use oxcart_types::{IdSource as _, SystemIds};
+
+    use super::*;
+
+    #[test]
+    fn a_page_ends_before_its_bytes_do() {
+        let rows: Vec<(TaskId, Option<String>)> =
+            [1, PAGE_BYTES / 2, PAGE_BYTES / 3, PAGE_BYTES / 2].map(|size| (SystemIds.task_id(), Some("x".repeat(size)))).into();
+        let (page, cut_at) = fill(rows.clone());
+        assert_eq!((page.len(), cut_at), (3, Some(rows[2].0)));
+        let (page, cut_at) = fill(rows[3..].to_vec());
+        assert_eq!((page.len(), cut_at), (1, None));
+        let (page, cut_at) = fill([(rows[0].0, Some("x".repeat(2 * PAGE_BYTES))), (rows[1].0, None), rows[2].clone()]);
+        assert_eq!((page.len(), cut_at), (1, Some(rows[1].0)), "one that is too large by itself, and what is skipped");
+    }
 }

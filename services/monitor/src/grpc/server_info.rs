@@ -6,12 +6,13 @@ use oxcart_types::Limits;
 use crate::{filter, service::Core};
 
 pub(super) fn server_info(core: &Core) -> GetServerInfoResponse {
-    let limits: [(&str, usize); 11] = [
+    let limits: [(&str, usize); 12] = [
         ("max_payload_bytes", Limits::PAYLOAD_HARD_BYTES),
         ("max_message_bytes", Limits::MESSAGE_BYTES),
         ("max_batch_tasks", Limits::BATCH_ITEMS),
         ("max_tags", Limits::TAGS),
         ("max_metadata_pairs", Limits::METADATA_PAIRS),
+        ("max_metadata_bytes", Limits::METADATA_BYTES),
         ("max_attempts", usize::try_from(Limits::MAX_ATTEMPTS).unwrap_or(usize::MAX)),
         ("max_idempotency_key_bytes", Limits::IDEMPOTENCY_KEY_BYTES),
         ("max_page_size", Limits::PAGE_ROWS),

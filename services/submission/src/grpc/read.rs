@@ -41,7 +41,7 @@ pub(super) async fn batch(core: &Arc<Core>, request: pb::BatchGetTasksRequest) -
     for (id, record) in ids.iter().zip(core.store.get(&ids, view).await?) {
         match record {
             Some(record) => {
-                bytes += record.spec.payload.as_bytes().len() + record.result.as_ref().map_or(0, |result| result.as_bytes().len());
+                bytes += record.spec.size_bytes() + record.result.as_ref().map_or(0, |result| result.as_bytes().len());
                 tasks.push(task::to_task(record, view));
             }
             None => missing_task_ids.push(id.to_string()),
@@ -50,7 +50,7 @@ pub(super) async fn batch(core: &Arc<Core>, request: pb::BatchGetTasksRequest) -
     // What clients would refuse is refused here, with a reason.
     if bytes > Limits::MESSAGE_BYTES {
         let mut bad = Violations::new();
-        bad.add("view", reason::FIELD_INVALID, format!("the tasks have {bytes} bytes of payload; ask for fewer, or for BASIC"));
+        bad.add("view", reason::FIELD_INVALID, format!("the tasks have {bytes} bytes; ask for fewer, or for BASIC"));
         return Err(bad.into());
     }
     Ok(pb::BatchGetTasksResponse { tasks, missing_task_ids })

@@ -92,12 +92,20 @@ async fn answer(
 }
 
 fn batch_error(status: &Status) -> pb::BatchError {
-    let violations = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+    let mut violations = HashMap::<String, String>::new();
+    // A field may have several.
+    for violation in status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default() {
+        let told = violations.entry(violation.field).or_default();
+        if !told.is_empty() {
+            told.push_str("; ");
+        }
+        told.push_str(&violation.description);
+    }
     pb::BatchError {
         code: status.code().into(),
         message: status.message().to_owned(),
         reason: oxcart_service::status::reason_of(status).unwrap_or_default(),
-        violations: violations.into_iter().map(|v| (v.field, v.description)).collect::<HashMap<_, _>>(),
+        violations,
         retry_after: oxcart_service::status::retry_after(status).map(scalar::to_duration),
     }
 }

@@ -112,7 +112,7 @@ async fn a_waiting_task_is_updated_cancelled_and_deleted() {
     let updated = client.update_task(request).await.expect("updated").into_inner().task.expect("a task");
     assert_eq!(updated.spec.and_then(|spec| spec.priority), Some(9));
 
-    // No journal here: the wait hears of it all the same.
+    // What this process does the wait hears of without a journal.
     let request = WaitTaskRequest { task_id: id.clone(), ..WaitTaskRequest::default() };
     let waiting = tokio::spawn({
         let mut client = client.clone();

@@ -3,8 +3,13 @@
 use std::time::Duration;
 
 use crate::support::{PATIENCE, config, echo, start};
-use oxcart_proto::pb::common::v1::{TaskState, WaitReason, task_spec::Start};
+use oxcart_proto::pb::{
+    common::v1::{TaskSpec, TaskState, WaitReason, task_spec::Start},
+    submission::v1::WaitTaskRequest,
+};
 use oxcart_testkit::wait_for;
+use oxcart_types::{Clock as _, IdSource as _, SystemClock, SystemIds, TaskId};
+use tokio::time::timeout;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_task_is_handed_off_and_confirmed() {
@@ -87,6 +92,49 @@ async fn a_queue_that_was_away_and_came_back_older_is_filled_again() {
         state.down = false;
     }
     system.handed_off(&id).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wait_hears_of_an_end_that_nobody_tells_it_of() {
+    let system = start(config()).await;
+    let id = system.submit(echo()).await;
+    let run = system.begin(&id).await;
+    let request = WaitTaskRequest { task_id: id.clone(), ..WaitTaskRequest::default() };
+    let waiting = tokio::spawn({
+        let mut client = system.client.clone();
+        async move { client.wait_task(request).await }
+    });
+    system.waited_for(1).await;
+    // By then it has read the task a second time, and sleeps.
+    system.looked(3).await;
+    // Written by a worker; the fake dispatcher serves no journal.
+    system.succeed(run).await;
+    let answer = timeout(PATIENCE, waiting).await.expect("in time").expect("no panic").expect("an answer").into_inner();
+    assert!(answer.satisfied, "{answer:?}");
+}
+
+/// A task whose id says that it was made this long ago, as a caller may choose one.
+fn made_before(age: Duration) -> TaskSpec {
+    let mut bytes = *SystemIds.task_id().as_bytes();
+    let made =
+        u64::try_from(SystemClock.now().timestamp_millis()).expect("a time") - u64::try_from(age.as_millis()).expect("an age");
+    bytes[..6].copy_from_slice(&made.to_be_bytes()[2..]);
+    TaskSpec { task_id: TaskId::from_bytes(bytes).to_string(), ..echo() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_mark_of_the_audit_stays_behind_any_id_that_may_still_come() {
+    let mut config = config();
+    config.sweep.audit_rest = Duration::from_millis(50);
+    config.sweep.audit_min_age = Duration::ZERO;
+    let system = start(config).await;
+    // A whole cycle with nothing open moves the mark as far as it may go.
+    let mark = async || system.store.cursor("submission.audit.low_watermark").await.expect("a cursor");
+    wait_for("a cycle", PATIENCE, mark).await.expect("in time");
+    let late = system.submit(made_before(Duration::from_secs(9 * 60))).await;
+    system.reaches(&late, TaskState::Queued).await;
+    system.dispatcher.state().entries.clear();
+    system.handed_off(&late).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

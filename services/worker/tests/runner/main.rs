@@ -218,6 +218,24 @@ async fn an_end_waits_for_the_database_and_no_new_tasks_are_taken() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_end_that_the_database_refuses_holds_nobody_up_and_fails() {
+    let rig = Rig::start().await;
+    let bad = rig.submit(Rig::spec("echo", "1", 1)).await;
+    rig.store.refuse_result_of(bad);
+    let good = rig.submit(Rig::spec("echo", "2", 1)).await;
+    rig.dispatcher.grant(bad, 1);
+    rig.dispatcher.grant(good, 1);
+    rig.wait_state(good, TaskState::Succeeded).await;
+    let record = rig.wait_state(bad, TaskState::Failed).await;
+    let failure = record.failure.expect("a failure");
+    assert!(failure.message.contains("could not be stored") && failure.message.contains("refused by the test"), "{failure:?}");
+    // The database is not taken for absent: work goes on.
+    let next = rig.run("echo", "3", 1).await;
+    rig.wait_state(next, TaskState::Succeeded).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_lease_said_to_be_lost_stops_nothing_while_sql_disagrees() {
     let rig = Rig::start().await;
     rig.dispatcher.heard().say_lost = true;

@@ -34,25 +34,25 @@ pub(crate) struct SpecArgs {
     #[arg(long, short = 'q', default_value = "default")]
     queue: String,
     /// Priority, 0 (last) to 9 (first)
-    #[arg(long, value_parser = clap::value_parser!(i32).range(0..=9))]
+    #[arg(long, value_parser = clap::value_parser!(i32).range(0..=9), allow_hyphen_values = true)]
     priority: Option<i32>,
     /// Tag for search; may be repeated
     #[arg(long = "tag", value_name = "TAG")]
     tags: Vec<String>,
     /// Do not start before this has passed
-    #[arg(long, value_parser = args::duration, conflicts_with = "at", value_name = "DURATION")]
+    #[arg(long, value_parser = args::duration, conflicts_with = "at", value_name = "DURATION", allow_hyphen_values = true)]
     delay: Option<Duration>,
     /// Do not start before this instant
     #[arg(long, value_parser = args::instant, value_name = "TIME")]
     at: Option<Timestamp>,
     /// Limit of one attempt
-    #[arg(long, value_parser = args::duration, value_name = "DURATION")]
+    #[arg(long, value_parser = args::duration, value_name = "DURATION", allow_hyphen_values = true)]
     timeout: Option<Duration>,
     /// Limit over all attempts
-    #[arg(long, value_parser = args::duration, value_name = "DURATION")]
+    #[arg(long, value_parser = args::duration, value_name = "DURATION", allow_hyphen_values = true)]
     deadline: Option<Duration>,
     /// Attempts in all, the first included
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000), allow_hyphen_values = true)]
     max_attempts: Option<i32>,
     /// Idempotency key: one task per key
     #[arg(long, value_name = "KEY")]

@@ -9,10 +9,10 @@ use oxcart_proto::pb::{
     submission::v1::{GetTaskRequest, SubmitTaskRequest, submission_service_client::SubmissionServiceClient},
 };
 use oxcart_service::{Component as _, Metrics, local};
-use oxcart_store::{RunKey, Start, StartOutcome, Store, StoreOptions};
+use oxcart_store::{End, EndOutcome, RunKey, Start, StartOutcome, Store, StoreOptions};
 use oxcart_submission::{Config, Deps, Submission};
 use oxcart_testkit::wait_for;
-use oxcart_types::{Clock as _, IdSource as _, Run, SystemClock, SystemIds, WorkerId};
+use oxcart_types::{Clock as _, EndKind, IdSource as _, Payload, Run, SystemClock, SystemIds, WorkerId};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Server};
 
@@ -26,6 +26,7 @@ pub(crate) struct System {
     pub(crate) dispatcher: FakeDispatcher,
     pub(crate) store: Store,
     pub(crate) stop: CancellationToken,
+    metrics: Metrics,
     _dir: Option<tempfile::TempDir>,
 }
 
@@ -69,7 +70,7 @@ pub(crate) async fn start_on(config: Config, options: StoreOptions) -> System {
 
 /// On a store, with this dispatcher.
 pub(crate) fn serve(config: Config, store: Store, dispatcher: FakeDispatcher) -> System {
-    let stop = CancellationToken::new();
+    let (stop, metrics) = (CancellationToken::new(), Metrics::new());
     let (to_dispatcher, incoming) = local::transport();
     let served =
         Server::builder().add_service(dispatcher.service()).serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned());
@@ -80,7 +81,7 @@ pub(crate) fn serve(config: Config, store: Store, dispatcher: FakeDispatcher) ->
         dispatcher: to_dispatcher.channel(),
         clock: Arc::new(SystemClock),
         ids: Arc::new(SystemIds),
-        metrics: Metrics::new(),
+        metrics: metrics.clone(),
     };
     let submission = Submission::new(config, deps);
     let mut routes = tonic::service::Routes::builder();
@@ -91,7 +92,7 @@ pub(crate) fn serve(config: Config, store: Store, dispatcher: FakeDispatcher) ->
     tokio::spawn(served);
     tokio::spawn(Box::new(submission).run(stop.clone()));
     let client = SubmissionServiceClient::new(to_submission.channel());
-    System { client, dispatcher, store, stop, _dir: None }
+    System { client, dispatcher, store, stop, metrics, _dir: None }
 }
 
 pub(crate) fn echo() -> TaskSpec {
@@ -127,6 +128,30 @@ impl System {
         wait_for("looks at the queues", PATIENCE, async || (self.dispatcher.state().looks >= times).then_some(()))
             .await
             .expect("in time");
+    }
+
+    /// Waits until this many calls wait for tasks.
+    pub(crate) async fn waited_for(&self, calls: usize) {
+        let line = format!("oxcart_submission_waiters {calls}\n");
+        let met =
+            wait_for("a waiting call", PATIENCE, async || self.metrics.encode().expect("metrics").contains(&line).then_some(()));
+        met.await.expect("in time");
+    }
+
+    /// Ends an open run well, as a worker does.
+    pub(crate) async fn succeed(&self, key: RunKey) {
+        let end = End {
+            task: key.task,
+            run: key.run,
+            token: key.token,
+            kind: EndKind::Succeeded,
+            attempts_used: 1,
+            result: Some(Payload::null()),
+            failure: None,
+            next_run_at: None,
+        };
+        let ended = self.store.end(&[end], SystemClock.now()).await.expect("an answer");
+        assert!(matches!(ended.as_slice(), [EndOutcome::Written(EndKind::Succeeded)]), "{ended:?}");
     }
 
     /// Starts the first run of a task, as a worker does.

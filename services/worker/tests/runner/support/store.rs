@@ -1,8 +1,9 @@
 //! The real store on a SQLite file, behind a switch that makes it fail.
 
 use std::{
+    collections::HashSet,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -20,6 +21,7 @@ pub struct SwitchedStore {
     down: Arc<AtomicBool>,
     lost_answers: Arc<AtomicUsize>,
     held_starts: Arc<watch::Sender<bool>>,
+    refused: Arc<Mutex<HashSet<TaskId>>>,
 }
 
 impl SwitchedStore {
@@ -32,6 +34,7 @@ impl SwitchedStore {
             down: Arc::default(),
             lost_answers: Arc::default(),
             held_starts: Arc::new(watch::Sender::new(false)),
+            refused: Arc::default(),
         }
     }
 
@@ -47,6 +50,15 @@ impl SwitchedStore {
     /// Starts are carried out, and their answers held back until this is taken back.
     pub fn hold_starts(&self, hold: bool) {
         self.held_starts.send_replace(hold);
+    }
+
+    /// Statements with a result of this task are refused, as a row that the schema does not take.
+    pub fn refuse_result_of(&self, task: TaskId) {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner).insert(task);
+    }
+
+    fn refuses(&self, end: &End) -> bool {
+        end.result.is_some() && self.refused.lock().unwrap_or_else(PoisonError::into_inner).contains(&end.task)
     }
 
     fn unless_lost<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -74,6 +86,9 @@ impl RunStore for SwitchedStore {
         self.unless_lost(answer)
     }
     async fn end(&self, ends: &[End], now: Timestamp) -> Result<Vec<EndOutcome>, StoreError> {
+        if ends.iter().any(|end| self.refuses(end)) {
+            return Err(StoreError::Refused("refused by the test".into()));
+        }
         let answer = RunStore::end(self.up()?, ends, now).await;
         self.unless_lost(answer)
     }
