@@ -5,5 +5,6 @@
 
 pub mod binary;
 pub mod client;
+pub mod exposition;
 pub mod processes;
 pub mod scenarios;

@@ -1,6 +1,12 @@
 //! The four services as processes of their own, on private MariaDB and Redis servers.
 
-use std::{fs, path::PathBuf, process::Command, time::Duration};
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 use oxcart_testkit::{ChildGuard, MariaDbServer, RedisOptions, RedisServer, Signal, free_port, wait_for};
@@ -47,6 +53,13 @@ pub struct Options {
     pub environment: Vec<(String, String)>,
 }
 
+/// Where a service listens on the loopback interface.
+#[derive(Debug, Clone, Copy)]
+struct Ports {
+    grpc: u16,
+    admin: u16,
+}
+
 /// Systems at once: each is six processes, and more of them would wait for the machine and not for what they test.
 static ROOM: Semaphore = Semaphore::const_new(2);
 
@@ -59,7 +72,7 @@ pub struct Processes {
     database_url: String,
     options: Options,
     running: Vec<(Service, ChildGuard)>,
-    ports: Vec<(Service, u16)>,
+    ports: Vec<(Service, Ports)>,
     directory: TempDir,
     _room: SemaphorePermit<'static>,
 }
@@ -72,7 +85,7 @@ impl Processes {
         let database_url = mariadb.create_database().await?;
         let mut ports = Vec::new();
         for service in Service::ALL {
-            ports.push((service, free_port()?));
+            ports.push((service, Ports { grpc: free_port()?, admin: free_port()? }));
         }
         let directory = TempDir::new()?;
         let mut system = Self { mariadb, redis, database_url, options, running: Vec::new(), ports, directory, _room: room };
@@ -95,8 +108,13 @@ impl Processes {
 
     /// A channel to a service.
     pub fn channel(&self, service: Service) -> Result<Channel> {
-        let address = format!("http://127.0.0.1:{}", self.port(service));
+        let address = format!("http://127.0.0.1:{}", self.ports(service)?.grpc);
         Ok(Endpoint::from_shared(address)?.tcp_nodelay(true).connect_timeout(Duration::from_secs(5)).connect_lazy())
+    }
+
+    /// Liveness, readiness and metrics of a service.
+    pub fn admin(&self, service: Service) -> Result<SocketAddr> {
+        Ok(SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports(service)?.admin)))
     }
 
     /// URL of the database.
@@ -145,8 +163,9 @@ impl Processes {
         found.map(|(_, guard)| guard).with_context(|| format!("{service:?} does not run"))
     }
 
-    fn port(&self, service: Service) -> u16 {
-        self.ports.iter().find(|(s, _)| *s == service).map_or(0, |(_, port)| *port)
+    fn ports(&self, service: Service) -> Result<Ports> {
+        let found = self.ports.iter().find(|(known, _)| *known == service);
+        found.map(|(_, ports)| *ports).with_context(|| format!("{service:?} has no ports"))
     }
 
     fn config(&self) -> PathBuf {
@@ -162,10 +181,10 @@ impl Processes {
             "[store]\nurl = \"{}\"\n[redis]\nurl = \"{}\"\n[server]\ndispatcher_addresses = [\"http://127.0.0.1:{}\"]\n",
             self.database_url,
             self.redis.url(),
-            self.port(Service::Dispatcher)
+            self.ports(Service::Dispatcher)?.grpc
         );
         for service in Service::ALL {
-            let (grpc, admin) = (self.port(service), free_port()?);
+            let Ports { grpc, admin } = self.ports(service)?;
             let name = service.name();
             text += &format!("[server.{name}]\ngrpc = \"127.0.0.1:{grpc}\"\nadmin = \"127.0.0.1:{admin}\"\n");
         }
@@ -183,7 +202,7 @@ impl Processes {
     }
 
     async fn wait_until_ready(&self, service: Service) -> Result<()> {
-        let address = format!("http://127.0.0.1:{}", self.port(service));
+        let address = format!("http://127.0.0.1:{}", self.ports(service)?.grpc);
         let ask = || async {
             let checked = Command::new(oxcart()).args(["healthcheck", "--address", &address]).output();
             checked.is_ok_and(|output| output.status.success()).then_some(())

@@ -20,6 +20,8 @@ pub const PREFIX: &str = "oxcart";
 pub const GRPC_SERVER_HANDLED: &str = "grpc_server_handled";
 /// Time from the head of a request to the end of its response, by service and method.
 pub const GRPC_SERVER_HANDLING_SECONDS: &str = "grpc_server_handling_seconds";
+/// 1, with the version of the program as label.
+pub const BUILD_INFO: &str = "oxcart_build_info";
 /// Passes of reconcilers, by name and outcome (`ok`, `error`, `panic`). The exposition format adds `_total`.
 pub const RECONCILER_PASSES: &str = "oxcart_reconciler_passes";
 /// How long the last pass took, by name.
@@ -33,10 +35,29 @@ const LATENCY_BUCKETS: [f64; 19] = [
     6.5536, 13.1072, 26.2144,
 ];
 
-/// A histogram for times in seconds, with the buckets that all of Oxcart uses.
+/// From 1 ms to 4 h: what users wait for, and what their code takes.
+const LONG_BUCKETS: [f64; 20] = [
+    0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 7200.0, 14400.0,
+];
+
+/// How a pass of a reconciler ends.
+const PASS_OUTCOMES: [&str; 3] = ["ok", "error", "panic"];
+
+/// A histogram for the times of calls in seconds, from 100 µs to 26 s.
 #[must_use]
 pub fn latency_histogram() -> Histogram {
     Histogram::new(LATENCY_BUCKETS)
+}
+
+/// A histogram for the times of tasks in seconds, from 1 ms to 4 h.
+#[must_use]
+pub fn long_histogram() -> Histogram {
+    Histogram::new(LONG_BUCKETS)
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct BuildLabels {
+    version: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -98,7 +119,10 @@ impl Metrics {
             last_duration: Family::default(),
             last_success: Family::default(),
         };
+        let build = Family::<BuildLabels, Gauge>::default();
+        build.get_or_create(&BuildLabels { version: env!("CARGO_PKG_VERSION") }).set(1);
         metrics.register_with(|registry| {
+            registry.register(BUILD_INFO, "Version of the program", build);
             registry.register(GRPC_SERVER_HANDLED, "Calls that ended", metrics.handled.clone());
             registry.register(GRPC_SERVER_HANDLING_SECONDS, "Time that calls took", metrics.handling.clone());
             registry.register(RECONCILER_PASSES, "Passes of reconcilers", metrics.passes.clone());
@@ -136,6 +160,15 @@ impl Metrics {
         self.handled.get_or_create(&HandledLabels { grpc_service, grpc_method, grpc_code: code }).inc();
     }
 
+    /// Shows a reconciler before its first pass, so that one that never ends a pass is seen, too.
+    pub(crate) fn reconciler_started(&self, name: &'static str) {
+        for outcome in PASS_OUTCOMES {
+            drop(self.passes.get_or_create(&PassLabels { name, outcome }));
+        }
+        drop(self.last_duration.get_or_create(&ReconcilerLabels { name }));
+        drop(self.last_success.get_or_create(&ReconcilerLabels { name }));
+    }
+
     pub(crate) fn pass_ended(&self, name: &'static str, outcome: &'static str, took: Duration, succeeded_at: Option<i64>) {
         self.passes.get_or_create(&PassLabels { name, outcome }).inc();
         self.last_duration.get_or_create(&ReconcilerLabels { name }).set(took.as_secs_f64());
@@ -159,7 +192,13 @@ mod tests {
         let text = metrics.encode().unwrap();
         assert!(text.contains("grpc_server_handled_total{grpc_service=\"a.B\",grpc_method=\"C\",grpc_code=\"OK\"} 1"), "{text}");
         assert!(text.contains("oxcart_dispatcher_grants_total 1"), "{text}");
-        for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"] {
+        for name in [
+            "process_resident_memory_bytes",
+            "process_cpu_seconds_total",
+            "process_open_fds",
+            "process_max_fds",
+            "process_start_time_seconds",
+        ] {
             let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{name} in {text}"));
             assert!(line.rsplit(' ').next().unwrap().parse::<f64>().unwrap() >= 0.0, "{line}");
         }

@@ -93,6 +93,7 @@ where
     E: std::error::Error + Send + Sync + 'static,
 {
     let handle = ReconcilerHandle { wake: Arc::clone(&spec.wake), status: Arc::default() };
+    metrics.reconciler_started(spec.name);
     let supervisor = Supervisor { spec, metrics: metrics.clone(), status: Arc::clone(&handle.status), failures: 0 };
     tracker.spawn(supervisor.run(shutdown, work));
     handle

@@ -23,8 +23,10 @@ mod schema;
 mod sqlite;
 mod store;
 mod upsert;
+mod usage;
 mod versions;
 
 pub use error::StoreError;
 pub use model::*;
 pub use store::{Store, StoreOptions};
+pub use usage::PoolUsage;

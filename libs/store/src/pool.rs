@@ -14,6 +14,7 @@ use crate::{
     StoreError,
     error::Unreachable,
     fault::{Class, Fault, Step, TRIES, pause, report},
+    usage::{Meter, PoolUsage},
 };
 
 /// Makes a connection to what a URL or path names.
@@ -27,6 +28,8 @@ pub(crate) struct Pool {
     place: Arc<str>,
     /// As many permits as connections: a wait for a free connection is told apart from a slow connect.
     permits: Arc<Semaphore>,
+    size: usize,
+    meter: Arc<Meter>,
     acquire_timeout: Duration,
 }
 
@@ -52,7 +55,8 @@ impl Pool {
         let manager = AsyncDieselConnectionManager::new_with_config(target, config);
         let connections = deadpool::Pool::builder(manager).max_size(size).build();
         let connections = connections.map_err(|error| StoreError::Configuration(error.to_string()))?;
-        Ok(Self { connections, place: place.into(), permits: Arc::new(Semaphore::new(size)), acquire_timeout })
+        let (place, permits) = (place.into(), Arc::new(Semaphore::new(size)));
+        Ok(Self { connections, place, permits, size, meter: Arc::default(), acquire_timeout })
     }
 
     /// Runs a step that only reads, outside of a transaction.
@@ -87,9 +91,16 @@ impl Pool {
         join(tokio::spawn(async move { pool.acquire().await?.write(&work).await })).await
     }
 
+    /// How it is used, for metrics.
+    pub(crate) fn usage(&self, name: &'static str) -> PoolUsage {
+        self.meter.usage(name, self.size, self.permits.available_permits())
+    }
+
     /// A free connection: [`StoreError::Busy`] when none became free in time, [`StoreError::Unavailable`] when none could be made.
     async fn acquire(&self) -> Result<Lease, StoreError> {
+        let wait = self.meter.begin();
         let permit = tokio::time::timeout(self.acquire_timeout, Arc::clone(&self.permits).acquire_owned()).await;
+        wait.end(permit.is_ok());
         let Ok(Ok(permit)) = permit else { return Err(StoreError::Busy) };
         let connection = self.connections.get().await.map_err(|error| {
             let reason = match error {

@@ -10,7 +10,7 @@ use std::{
 
 use oxcart_types::{HandoffId, LeaseToken, QueueName, Run, TaskChanges, TaskId, Timestamp, WorkerId};
 
-use crate::{change::Update, error::StoreError, model::*, mysql, sqlite};
+use crate::{change::Update, error::StoreError, model::*, mysql, sqlite, usage::PoolUsage};
 
 /// How to reach the database and how much of it to use.
 #[derive(Debug, Clone)]
@@ -88,6 +88,15 @@ impl Store {
         match self.0 {
             Backend::Mysql(_) => false,
             Backend::Sqlite(_) => true,
+        }
+    }
+
+    /// How the pools of connections are used: one on MySQL, one for reads and one for writes on a SQLite file.
+    #[must_use]
+    pub fn pools(&self) -> Vec<PoolUsage> {
+        match &self.0 {
+            Backend::Mysql(backend) => backend.usage(),
+            Backend::Sqlite(backend) => backend.usage(),
         }
     }
 

@@ -13,6 +13,8 @@ use prometheus_client::{
 pub(crate) const GRANTS: &str = "grants";
 /// Grants that no session could take; given back.
 pub(crate) const GRANTS_RETURNED: &str = "grants_returned";
+/// Grants of entries that were given out before: a lease ran out, or was given back and counted.
+pub(crate) const REDELIVERIES: &str = "redeliveries";
 /// Leases settled, by outcome.
 pub(crate) const SETTLES: &str = "settles";
 /// Reports about leases, by what became of them.
@@ -39,25 +41,66 @@ pub(crate) const ENGINE_CALL_SECONDS: &str = "engine_call_seconds";
 pub(crate) const ENGINE_FAILURES: &str = "engine_failures";
 /// Readers of the journal.
 pub(crate) const JOURNAL_READERS: &str = "journal_readers";
+/// Gaps that readers of the journal met: they were slower than the journal is trimmed.
+pub(crate) const JOURNAL_GAPS: &str = "journal_gaps";
 
-/// One label.
+/// What became of something that ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
-pub(crate) struct Kind {
-    kind: &'static str,
+pub(crate) struct Outcome {
+    outcome: &'static str,
 }
 
-type Counters = Family<Kind, Counter>;
-type Histograms = Family<Kind, Histogram, fn() -> Histogram>;
+/// What the engine said about an item.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Status {
+    status: &'static str,
+}
+
+/// What was decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Decision {
+    decision: &'static str,
+}
+
+/// A call of the engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct Operation {
+    operation: &'static str,
+}
+
+// Values of labels, so that every series is there from the start: one that appears with its first count has no rate for it.
+const OUTCOMES: [&str; 6] = ["done", "failed", "cancelled", "dropped", "retried", "released"];
+const LEASE_STATUSES: [&str; 4] = ["ok", "adopted", "unknown", "lost"];
+const ENQUEUE_STATUSES: [&str; 5] = ["created", "exists", "older", "superseded", "window_full"];
+const DECISIONS: [&str; 2] = ["retry", "fail"];
+const OPERATIONS: [&str; 13] = [
+    "enqueue",
+    "lease",
+    "start",
+    "heartbeat",
+    "complete",
+    "release",
+    "remove",
+    "tick",
+    "missing",
+    "inspect",
+    "stats",
+    "journal",
+    "partitions",
+];
+
+type Histograms = Family<Operation, Histogram, fn() -> Histogram>;
 
 /// The metrics of one dispatcher.
 #[derive(Debug, Clone)]
 pub(crate) struct DispatcherMetrics {
     pub(crate) grants: Counter,
     pub(crate) grants_returned: Counter,
-    settles: Counters,
-    lease_reports: Counters,
-    enqueues: Counters,
-    verdicts: Counters,
+    pub(crate) redeliveries: Counter,
+    settles: Family<Outcome, Counter>,
+    lease_reports: Family<Status, Counter>,
+    enqueues: Family<Status, Counter>,
+    verdicts: Family<Decision, Counter>,
     promoted: Counter,
     reaped: Counter,
     quarantined: Counter,
@@ -65,8 +108,9 @@ pub(crate) struct DispatcherMetrics {
     pub(crate) leases_pruned: Counter,
     batch_items: Histograms,
     engine_call_seconds: Histograms,
-    engine_failures: Counters,
+    engine_failures: Family<Operation, Counter>,
     pub(crate) journal_readers: Gauge,
+    pub(crate) journal_gaps: Counter,
 }
 
 fn batch_histogram() -> Histogram {
@@ -79,10 +123,11 @@ impl DispatcherMetrics {
         let made = Self {
             grants: Counter::default(),
             grants_returned: Counter::default(),
-            settles: Counters::default(),
-            lease_reports: Counters::default(),
-            enqueues: Counters::default(),
-            verdicts: Counters::default(),
+            redeliveries: Counter::default(),
+            settles: Family::default(),
+            lease_reports: Family::default(),
+            enqueues: Family::default(),
+            verdicts: Family::default(),
             promoted: Counter::default(),
             reaped: Counter::default(),
             quarantined: Counter::default(),
@@ -90,12 +135,15 @@ impl DispatcherMetrics {
             leases_pruned: Counter::default(),
             batch_items: Family::new_with_constructor(batch_histogram),
             engine_call_seconds: Family::new_with_constructor(latency_histogram),
-            engine_failures: Counters::default(),
+            engine_failures: Family::default(),
             journal_readers: Gauge::default(),
+            journal_gaps: Counter::default(),
         };
+        made.show_all();
         metrics.sub_registry("dispatcher", |registry| {
             registry.register(GRANTS, "Leases granted and sent", made.grants.clone());
             registry.register(GRANTS_RETURNED, "Grants that no session could take", made.grants_returned.clone());
+            registry.register(REDELIVERIES, "Grants of entries that were given out before", made.redeliveries.clone());
             registry.register(SETTLES, "Leases settled, by outcome", made.settles.clone());
             registry.register(LEASE_REPORTS, "Reports about leases, by what became of them", made.lease_reports.clone());
             registry.register(ENQUEUES, "Entries put in, by status", made.enqueues.clone());
@@ -109,15 +157,38 @@ impl DispatcherMetrics {
             registry.register(ENGINE_CALL_SECONDS, "Time of one engine call", made.engine_call_seconds.clone());
             registry.register(ENGINE_FAILURES, "Engine calls that failed", made.engine_failures.clone());
             registry.register(JOURNAL_READERS, "Readers of the journal", made.journal_readers.clone());
+            registry.register(JOURNAL_GAPS, "Gaps that readers of the journal met", made.journal_gaps.clone());
         });
         made
     }
 
-    pub(crate) fn engine_call(&self, kind: &'static str, items: usize, took: Duration, ok: bool) {
-        self.engine_call_seconds.get_or_create(&Kind { kind }).observe(took.as_secs_f64());
-        self.batch_items.get_or_create(&Kind { kind }).observe(f64::from(u32::try_from(items).unwrap_or(u32::MAX)));
+    fn show_all(&self) {
+        for outcome in OUTCOMES {
+            drop(self.settles.get_or_create(&Outcome { outcome }));
+        }
+        for status in LEASE_STATUSES {
+            drop(self.lease_reports.get_or_create(&Status { status }));
+        }
+        for status in ENQUEUE_STATUSES {
+            drop(self.enqueues.get_or_create(&Status { status }));
+        }
+        for decision in DECISIONS {
+            drop(self.verdicts.get_or_create(&Decision { decision }));
+        }
+        for operation in OPERATIONS {
+            let operation = Operation { operation };
+            drop(self.batch_items.get_or_create(&operation));
+            drop(self.engine_call_seconds.get_or_create(&operation));
+            drop(self.engine_failures.get_or_create(&operation));
+        }
+    }
+
+    pub(crate) fn engine_call(&self, operation: &'static str, items: usize, took: Duration, ok: bool) {
+        let operation = Operation { operation };
+        self.engine_call_seconds.get_or_create(&operation).observe(took.as_secs_f64());
+        self.batch_items.get_or_create(&operation).observe(f64::from(u32::try_from(items).unwrap_or(u32::MAX)));
         if !ok {
-            self.engine_failures.get_or_create(&Kind { kind }).inc();
+            self.engine_failures.get_or_create(&operation).inc();
         }
     }
 
@@ -127,24 +198,24 @@ impl DispatcherMetrics {
         self.quarantined.inc_by(ticked.quarantined);
     }
 
-    pub(crate) fn settled(&self, kind: &'static str, count: u64) {
-        self.settles.get_or_create(&Kind { kind }).inc_by(count);
+    pub(crate) fn settled(&self, outcome: &'static str, count: u64) {
+        self.settles.get_or_create(&Outcome { outcome }).inc_by(count);
     }
 
-    pub(crate) fn verdict(&self, kind: &'static str) {
-        self.verdicts.get_or_create(&Kind { kind }).inc();
+    pub(crate) fn verdict(&self, decision: &'static str) {
+        self.verdicts.get_or_create(&Decision { decision }).inc();
     }
 
     pub(crate) fn enqueued(&self, statuses: &[EnqueueStatus]) {
         for status in statuses {
-            let kind = match status {
+            let status = match status {
                 EnqueueStatus::Created => "created",
                 EnqueueStatus::Exists => "exists",
                 EnqueueStatus::Older => "older",
                 EnqueueStatus::Superseded => "superseded",
                 EnqueueStatus::WindowFull => "window_full",
             };
-            self.enqueues.get_or_create(&Kind { kind }).inc();
+            self.enqueues.get_or_create(&Status { status }).inc();
         }
     }
 
@@ -159,9 +230,9 @@ impl DispatcherMetrics {
                 LeaseStatus::Lost => lost += 1,
             }
         }
-        for (kind, count) in [("ok", ok), ("adopted", adopted), ("unknown", unknown), ("lost", lost)] {
+        for (status, count) in [("ok", ok), ("adopted", adopted), ("unknown", unknown), ("lost", lost)] {
             if count > 0 {
-                self.lease_reports.get_or_create(&Kind { kind }).inc_by(count);
+                self.lease_reports.get_or_create(&Status { status }).inc_by(count);
             }
         }
     }

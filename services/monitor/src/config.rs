@@ -19,6 +19,8 @@ pub struct Config {
     pub registry: RegistryConfig,
     /// The recorder.
     pub recorder: RecorderConfig,
+    /// The metrics of queues.
+    pub queue_metrics: QueueMetricsConfig,
 }
 
 /// Configuration of the worker registry.
@@ -51,6 +53,17 @@ pub struct RecorderConfig {
     pub max_tries: u32,
 }
 
+/// Configuration of the metrics of queues.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct QueueMetricsConfig {
+    /// Time between two looks at the queues.
+    #[serde(with = "duration")]
+    pub period: Duration,
+    /// Queues with series of their own at most; the rest is one, `_other`.
+    pub max_queues: usize,
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -59,6 +72,7 @@ impl Default for Config {
             max_counted_tasks: 100_000,
             registry: RegistryConfig::default(),
             recorder: RecorderConfig::default(),
+            queue_metrics: QueueMetricsConfig::default(),
         }
     }
 }
@@ -66,6 +80,12 @@ impl Default for Config {
 impl Default for RegistryConfig {
     fn default() -> Self {
         Self { period: Duration::from_secs(3), lost_after: Duration::from_secs(45), forget_after: Duration::from_secs(24 * 3600) }
+    }
+}
+
+impl Default for QueueMetricsConfig {
+    fn default() -> Self {
+        Self { period: Duration::from_secs(10), max_queues: 200 }
     }
 }
 

@@ -14,6 +14,7 @@ mod filter;
 mod grpc;
 mod metrics;
 mod page;
+mod queue_metrics;
 mod queues;
 mod recorder;
 mod registry;

@@ -1,11 +1,16 @@
 //! The metrics of the service, under `oxcart_monitor_`; what the chassis counts for every service is not here.
 
 use oxcart_service::Metrics;
-use oxcart_types::EndKind;
+use oxcart_types::{EndKind, Timestamp};
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
+
+use crate::queue_metrics::QueueMetrics;
+
+/// Ends that the recorder writes.
+const RECORDED: [EndKind; 3] = [EndKind::Lost, EndKind::Failed, EndKind::Cancelled];
 
 /// Entries of the journal that the recorder has read.
 const JOURNAL_ENTRIES: &str = "recorder_journal_entries";
@@ -19,6 +24,13 @@ const FACTS_KNOWN: &str = "recorder_facts_known";
 const FACTS_DROPPED: &str = "recorder_facts_dropped";
 /// Times that the recorder could not follow the journal.
 const RECORDER_ERRORS: &str = "recorder_errors";
+/// Facts that wait to be written.
+const RECORDER_PENDING: &str = "recorder_pending_facts";
+/// When the newest entry that the recorder has read was made, or when the dispatcher said that there was nothing newer, in Unix
+/// seconds; 0 before it has read anything.
+const RECORDER_WATERMARK: &str = "recorder_watermark_timestamp_seconds";
+/// Gaps that watchers were told of: events that they did not get.
+const WATCH_GAPS: &str = "watch_gaps";
 /// Watchers of events.
 const WATCHERS: &str = "watchers";
 /// Worker sessions at the last look.
@@ -32,6 +44,10 @@ pub(crate) struct MonitorMetrics {
     pub(crate) facts_known: Counter,
     pub(crate) facts_dropped: Counter,
     pub(crate) recorder_errors: Counter,
+    pub(crate) watch_gaps: Counter,
+    pub(crate) queues: QueueMetrics,
+    recorder_pending: Gauge,
+    recorder_watermark: Gauge,
     facts: Family<FactLabels, Counter>,
     watchers: Gauge,
     sessions: Gauge,
@@ -46,6 +62,9 @@ impl MonitorMetrics {
     /// Makes the metrics known to the process.
     pub(crate) fn register(metrics: &Metrics) -> Self {
         let this = Self::default();
+        for end in RECORDED {
+            drop(this.facts.get_or_create(&FactLabels { end: end.as_str() }));
+        }
         metrics.sub_registry("monitor", |registry| {
             registry.register(JOURNAL_ENTRIES, "Entries of the journal read by the recorder", this.journal_entries.clone());
             registry.register(JOURNAL_GAPS, "Parts of the journal that were gone before they were read", this.journal_gaps.clone());
@@ -57,6 +76,10 @@ impl MonitorMetrics {
                 "Times that the recorder could not follow the journal",
                 this.recorder_errors.clone(),
             );
+            registry.register(RECORDER_PENDING, "Facts of the journal that wait to be written", this.recorder_pending.clone());
+            registry.register(RECORDER_WATERMARK, "Time up to which the recorder has read", this.recorder_watermark.clone());
+            registry.register(WATCH_GAPS, "Gaps that watchers were told of", this.watch_gaps.clone());
+            registry.register_collector(Box::new(this.queues.clone()));
             registry.register(WATCHERS, "Watchers of events", this.watchers.clone());
             registry.register(SESSIONS, "Worker sessions at the last look", this.sessions.clone());
         });
@@ -65,6 +88,18 @@ impl MonitorMetrics {
 
     pub(crate) fn facts_recorded(&self, end: EndKind) {
         self.facts.get_or_create(&FactLabels { end: end.as_str() }).inc();
+    }
+
+    /// So many facts wait.
+    pub(crate) fn pending(&self, facts: usize) {
+        self.recorder_pending.set(i64::try_from(facts).unwrap_or(i64::MAX));
+    }
+
+    /// The recorder has read everything up to `at`.
+    pub(crate) fn read_up_to(&self, at: Option<Timestamp>) {
+        if let Some(at) = at {
+            self.recorder_watermark.set(at.timestamp());
+        }
     }
 
     pub(crate) fn sessions_seen(&self, sessions: usize) {

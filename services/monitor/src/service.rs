@@ -1,6 +1,6 @@
 //! The service: its parts and its background loops.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use oxcart_proto::pb::{
@@ -18,7 +18,14 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::RoutesBuilder, transport::Channel};
 
 use crate::{
-    config::Config, error::MonitorError, grpc::Api, metrics::MonitorMetrics, page::PageTokens, recorder::Recorder, registry,
+    config::Config,
+    error::MonitorError,
+    grpc::{Api, all_queues},
+    metrics::MonitorMetrics,
+    page::PageTokens,
+    queue_metrics::Shown,
+    recorder::Recorder,
+    registry,
 };
 
 /// What the service needs from its process.
@@ -90,6 +97,22 @@ impl Monitor {
         });
     }
 
+    fn start_queue_metrics(&self, tracker: &TaskTracker, shutdown: CancellationToken) {
+        let config = &self.core.config.queue_metrics;
+        let spec = ReconcilerSpec { name: "queue_metrics", period: config.period, wake: Arc::new(Notify::new()) };
+        let (core, shown) = (Arc::clone(&self.core), Arc::new(Mutex::new(Shown::new(config.max_queues))));
+        reconcile::spawn(spec, tracker, shutdown, &self.registry, move || {
+            let (core, shown) = (Arc::clone(&core), Arc::clone(&shown));
+            async move {
+                let queues = all_queues(&core).await;
+                let seen = queues.inspect_err(|_| core.metrics.queues.show(Vec::new()))?;
+                let folded = shown.lock().unwrap_or_else(PoisonError::into_inner).fold(seen);
+                core.metrics.queues.show(folded);
+                Ok::<_, MonitorError>(Progress::Idle)
+            }
+        });
+    }
+
     fn start_recorder(&self, tracker: &TaskTracker, shutdown: CancellationToken) {
         let recorder = Recorder {
             store: self.core.store.clone(),
@@ -128,6 +151,7 @@ impl Component for Monitor {
     async fn run(self: Box<Self>, shutdown: CancellationToken) -> Result<(), ServiceError> {
         let tracker = TaskTracker::new();
         self.start_registry(&tracker, shutdown.clone());
+        self.start_queue_metrics(&tracker, shutdown.clone());
         self.start_recorder(&tracker, shutdown.clone());
         tracker.close();
         shutdown.cancelled().await;

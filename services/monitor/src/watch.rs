@@ -18,6 +18,7 @@ use oxcart_proto::{
     },
 };
 use oxcart_types::Timestamp;
+use prometheus_client::metrics::counter::Counter;
 use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming, transport::Channel};
@@ -41,6 +42,8 @@ pub(crate) struct Watcher {
     cursor: String,
     journal: Streaming<StreamJournalResponse>,
     said_something_at: Instant,
+    /// Counts the gaps that it is told of.
+    gaps: Counter,
 }
 
 /// Why a watcher stops.
@@ -57,12 +60,13 @@ impl Watcher {
         dispatcher: DispatcherServiceClient<Channel>,
         filter: EventFilter,
         cursor: String,
+        gaps: Counter,
     ) -> Result<Self, MonitorError> {
         let journal = open(&dispatcher, &filter, &cursor).await.map_err(|status| match status.code() {
             Code::InvalidArgument => MonitorError::Cursor,
             _ => MonitorError::Dispatcher(Box::new(status)),
         })?;
-        Ok(Self { dispatcher, filter, cursor, journal, said_something_at: Instant::now() })
+        Ok(Self { dispatcher, filter, cursor, journal, said_something_at: Instant::now(), gaps })
     }
 
     /// Sends events until the watcher goes away, the journal cannot be read any more, or `shutdown`.
@@ -122,6 +126,9 @@ impl Watcher {
             Message::Gap(gap) => {
                 let reason = format!("queue {}: {}", gap.queue, gap.reason);
                 let shown = self.filter.queue.as_ref().is_none_or(|queue| queue.as_str() == gap.queue);
+                if shown {
+                    self.gaps.inc();
+                }
                 shown.then_some(Kind::Gap(WatchGap { lost_count: gap.lost_count, reason }))
             }
         }

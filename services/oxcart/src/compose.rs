@@ -13,7 +13,7 @@ use oxcart_types::{Clock, IdSource, SystemClock, SystemIds};
 use oxcart_worker::{WorkerError, WorkerService};
 use tonic::transport::Channel;
 
-use crate::config::Config;
+use crate::{config::Config, pool_metrics};
 
 /// What all services of a process share.
 #[derive(Clone)]
@@ -45,6 +45,16 @@ pub fn server_options(config: &Config, shared: &Shared) -> ServerOptions {
 /// It cannot be reached, or its schema is not the one this program needs.
 pub async fn store(config: &Config) -> Result<Store, StoreError> {
     Store::connect(config.store.options()).await
+}
+
+/// Connects to the database for services, and shows in their metrics how the connections are used.
+///
+/// # Errors
+/// As [`store`].
+pub async fn measured_store(config: &Config, shared: &Shared) -> Result<Store, StoreError> {
+    let store = store(config).await?;
+    pool_metrics::register(&store, &shared.metrics);
+    Ok(store)
 }
 
 /// The queue engine on Redis.

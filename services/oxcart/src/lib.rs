@@ -18,6 +18,7 @@
 
 pub mod compose;
 pub mod config;
+mod pool_metrics;
 mod storage;
 pub mod system;
 

@@ -200,7 +200,7 @@ impl SystemBuilder {
         if lock.is_some() {
             Store::migrate(&config.store.options()).await?;
         }
-        let store = compose::store(&config).await?;
+        let store = compose::measured_store(&config, &shared).await?;
         if lock.is_some() {
             // Whoever held the file before is gone: what it was running goes on at once, not when its leases would run out.
             oxcart_submission::end_orphans(&store, &*shared.ids, shared.clock.now()).await?;

@@ -2,7 +2,7 @@
 //!
 //! Unlike [`oxcart_service::coalesce::Batcher`] it counts tasks, not calls: one call brings up to 1000.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use oxcart_store::{Accepted, Entry, NewTask, Store, StoreError, SubmitUnit, UnitOutcome};
 use oxcart_types::{Clock, IdSource, Limits, Run};
@@ -159,13 +159,18 @@ async fn commit(mut items: Vec<Item>, deps: &CommitDeps) {
     let (handoff, now) = (deps.ids.handoff_id(), deps.clock.now());
     let entries: Vec<Vec<Option<Entry>>> = items.iter().map(|item| item.unit.tasks.iter().map(entry).collect()).collect();
     let (units, rest): (Vec<_>, Vec<_>) = items.into_iter().map(|item| (item.unit, (item.answer, item._room))).unzip();
-    match deps.store.submit(units, handoff, now).await {
+    let began = Instant::now();
+    let committed = deps.store.submit(units, handoff, now).await;
+    deps.meters.commit_seconds.observe(began.elapsed().as_secs_f64());
+    match committed {
         Ok(outcomes) => {
             let new = new_entries(entries, &outcomes);
             deps.meters.commits.inc();
             for ((answer, _room), outcome) in rest.into_iter().zip(outcomes) {
                 if let UnitOutcome::Accepted(accepted) = &outcome {
-                    deps.meters.committed.inc_by(accepted.iter().filter(|task| !task.deduplicated).count() as u64);
+                    let known = accepted.iter().filter(|task| task.deduplicated).count();
+                    deps.meters.committed.inc_by((accepted.len() - known) as u64);
+                    deps.meters.deduplicated.inc_by(known as u64);
                 }
                 // The caller may have gone away meanwhile: the task is committed all the same.
                 let _ = answer.send(Ok(outcome));
@@ -176,6 +181,7 @@ async fn commit(mut items: Vec<Item>, deps: &CommitDeps) {
             }
         }
         Err(error) => {
+            deps.meters.commit_failures.inc();
             let error = Arc::new(error);
             for (answer, _room) in rest {
                 let _ = answer.send(Err(Arc::clone(&error)));

@@ -21,7 +21,7 @@ async fn store() -> Store {
 }
 
 fn committer(config: &Config, store: &Store) -> (Committer, Meters) {
-    let (clock, meters) = (Arc::new(SystemClock), Meters::default());
+    let (clock, meters) = (Arc::new(SystemClock), Meters::register(&oxcart_service::Metrics::new()));
     let (nobody, _) = local::transport();
     let dispatcher = Dispatcher::new(nobody.channel(), config.dispatcher_timeout);
     let handoffs = Handoffs::spawn(config, store.clone(), dispatcher, clock.clone(), meters.clone());

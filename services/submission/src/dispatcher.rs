@@ -44,6 +44,9 @@ pub(crate) enum Offered {
 }
 
 impl Offered {
+    /// All of them.
+    pub(crate) const ALL: [Self; 3] = [Self::Taken, Self::NoRoom, Self::TryAgain];
+
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Taken => "taken",

@@ -1,6 +1,6 @@
 //! Names and counters of a worker. All begin with `oxcart_worker_`; counters get `_total` behind.
 
-use oxcart_service::{Metrics, metrics::latency_histogram};
+use oxcart_service::{Metrics, metrics::long_histogram};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
 
 /// Runs that began.
@@ -21,8 +21,14 @@ pub const UNKNOWN_HANDLER: &str = "grants_without_handler";
 pub const SESSION_FAILURES: &str = "session_failures";
 /// Steps that the database did not take.
 pub const STORE_ERRORS: &str = "store_errors";
+/// Runs that were stopped because another worker has them.
+pub const LEASES_LOST: &str = "leases_lost";
+/// Runs that this worker may hold at once.
+pub const SLOTS: &str = "slots";
 /// Leases held now.
 pub const LEASES_HELD: &str = "leases_held";
+/// Time from when a task could first start (its submission, or the time that it asked for) to the start of its first run.
+pub const START_DELAY_SECONDS: &str = "start_delay_seconds";
 /// Time from start to conclusion of a run.
 pub const RUN_SECONDS: &str = "run_seconds";
 
@@ -38,12 +44,16 @@ pub(crate) struct Meters {
     pub(crate) unknown_handler: Counter,
     pub(crate) session_failures: Counter,
     pub(crate) store_errors: Counter,
+    pub(crate) leases_lost: Counter,
     pub(crate) leases_held: Gauge,
+    pub(crate) start_delay_seconds: Histogram,
     pub(crate) run_seconds: Histogram,
 }
 
 impl Meters {
-    pub(crate) fn new(metrics: &Metrics) -> Self {
+    pub(crate) fn new(metrics: &Metrics, slots: u32) -> Self {
+        let room = Gauge::<i64>::default();
+        room.set(i64::from(slots));
         let meters = Self {
             started: Counter::default(),
             succeeded: Counter::default(),
@@ -54,8 +64,10 @@ impl Meters {
             unknown_handler: Counter::default(),
             session_failures: Counter::default(),
             store_errors: Counter::default(),
+            leases_lost: Counter::default(),
             leases_held: Gauge::default(),
-            run_seconds: latency_histogram(),
+            start_delay_seconds: long_histogram(),
+            run_seconds: long_histogram(),
         };
         let counters = [
             (STARTED, "Runs that began", &meters.started),
@@ -66,13 +78,20 @@ impl Meters {
             (FENCED, "Ends that were refused because another stands", &meters.fenced),
             (UNKNOWN_HANDLER, "Grants for handlers that are not here", &meters.unknown_handler),
             (SESSION_FAILURES, "Connections to the dispatcher that failed or broke", &meters.session_failures),
+            (LEASES_LOST, "Runs that were stopped because another worker has them", &meters.leases_lost),
             (STORE_ERRORS, "Steps that the database did not take", &meters.store_errors),
         ];
         metrics.sub_registry("worker", |registry| {
             for (name, help, counter) in counters {
                 registry.register(name, help, counter.clone());
             }
+            registry.register(SLOTS, "Runs that this worker may hold at once", room);
             registry.register(LEASES_HELD, "Leases held now", meters.leases_held.clone());
+            registry.register(
+                START_DELAY_SECONDS,
+                "Time from when a task could first start to its first start",
+                meters.start_delay_seconds.clone(),
+            );
             registry.register(RUN_SECONDS, "Time from start to conclusion of a run", meters.run_seconds.clone());
         });
         meters

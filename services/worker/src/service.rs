@@ -108,7 +108,7 @@ impl WorkerService {
             session_open,
             concluded: concluded_sender,
             handler_runtime: runtime.handle(),
-            meters: Meters::new(&deps.metrics),
+            meters: Meters::new(&deps.metrics, slots),
             succeeded: AtomicU64::new(0),
             failed: AtomicU64::new(0),
             released_by_drain: AtomicU64::new(0),

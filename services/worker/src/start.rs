@@ -278,6 +278,12 @@ impl Batch {
             started_at: core.clock.now(),
             grant: claim.grant,
         }));
+        if key.run == Run::FIRST {
+            // The clocks of submission and worker may differ a little: a delay is never negative.
+            let could_start = spec.run_at.map_or(claim.row.created_at, |at| at.max(claim.row.created_at));
+            let delay = attempt.started_at.signed_duration_since(could_start).to_std().unwrap_or_default();
+            core.meters.start_delay_seconds.observe(delay.as_secs_f64());
+        }
         core.held.begin(&attempt);
         let too_late = late && !attempt.grant.is_fresh();
         match core.handlers.get(spec.name.as_str()) {

@@ -17,39 +17,59 @@ pub(super) struct ProcessCollector;
 impl Collector for ProcessCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         if let Some(seconds) = cpu_seconds() {
-            let metric = ConstCounter::new(seconds);
-            metric.encode(encoder.encode_descriptor(
-                "process_cpu_seconds",
-                "CPU time, user and system",
-                None,
-                metric.metric_type(),
-            )?)?;
+            write(&mut encoder, "process_cpu_seconds", "CPU time, user and system", &ConstCounter::new(seconds))?;
         }
-        if let Some(bytes) = resident_bytes() {
-            let metric = ConstGauge::new(bytes);
-            metric.encode(encoder.encode_descriptor(
-                "process_resident_memory_bytes",
-                "Resident memory",
-                None,
-                metric.metric_type(),
-            )?)?;
-        }
-        if let Ok(open) = fs::read_dir("/proc/self/fd") {
-            let metric = ConstGauge::new(i64::try_from(open.count()).unwrap_or(i64::MAX));
-            metric.encode(encoder.encode_descriptor("process_open_fds", "Open file descriptors", None, metric.metric_type())?)?;
+        let gauges = [
+            ("process_resident_memory_bytes", "Resident memory", resident_bytes()),
+            ("process_start_time_seconds", "Start of the process in Unix seconds", started_at()),
+            ("process_open_fds", "Open file descriptors", open_files()),
+            ("process_max_fds", "File descriptors that may be open", max_files()),
+        ];
+        for (name, help, value) in gauges {
+            if let Some(value) = value {
+                write(&mut encoder, name, help, &ConstGauge::new(value))?;
+            }
         }
         Ok(())
     }
 }
 
-fn cpu_seconds() -> Option<f64> {
+fn write(encoder: &mut DescriptorEncoder<'_>, name: &str, help: &str, metric: &impl EncodeMetric) -> Result<(), fmt::Error> {
+    metric.encode(encoder.encode_descriptor(name, help, None, metric.metric_type())?)
+}
+
+/// Fields of `/proc/self/stat` from the third, the state, on. The name of the program before it, in parentheses, may hold anything.
+fn stat() -> Option<Vec<String>> {
     let stat = fs::read_to_string("/proc/self/stat").ok()?;
-    // The name of the program, in parentheses, may hold anything: fields count from behind it. utime and stime are the 14th
-    // and 15th of all, the 12th and 13th after the name.
-    let mut fields = stat.rsplit_once(')')?.1.split_whitespace().skip(11);
-    let user: f64 = fields.next()?.parse().ok()?;
-    let system: f64 = fields.next()?.parse().ok()?;
-    Some((user + system) / TICKS_PER_SECOND)
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(ToOwned::to_owned).collect())
+}
+
+/// The number in a field of `stat`, counted from 1 as in proc(5).
+fn number(stat: &[String], field: usize) -> Option<f64> {
+    stat.get(field.checked_sub(3)?)?.parse().ok()
+}
+
+fn cpu_seconds() -> Option<f64> {
+    let stat = stat()?;
+    Some((number(&stat, 14)? + number(&stat, 15)?) / TICKS_PER_SECOND)
+}
+
+fn started_at() -> Option<i64> {
+    let since_boot = number(&stat()?, 22)? / TICKS_PER_SECOND;
+    let stat = fs::read_to_string("/proc/stat").ok()?;
+    let boot: i64 = stat.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()?;
+    #[expect(clippy::cast_possible_truncation, reason = "seconds since the boot of a machine")]
+    Some(boot + since_boot as i64)
+}
+
+fn open_files() -> Option<i64> {
+    i64::try_from(fs::read_dir("/proc/self/fd").ok()?.count()).ok()
+}
+
+/// None when there is no limit.
+fn max_files() -> Option<i64> {
+    let limits = fs::read_to_string("/proc/self/limits").ok()?;
+    limits.lines().find_map(|line| line.strip_prefix("Max open files"))?.split_whitespace().next()?.parse().ok()
 }
 
 fn resident_bytes() -> Option<i64> {

@@ -13,7 +13,7 @@ use diesel_async::{AsyncConnection as _, AsyncMysqlConnection};
 use futures_util::future::BoxFuture;
 
 use self::pool::Pool;
-use crate::{StoreError, StoreOptions, fault::Step};
+use crate::{PoolUsage, StoreError, StoreOptions, fault::Step};
 
 pub(crate) use migrate::migrate;
 
@@ -36,6 +36,11 @@ impl Backend {
         let pool = Pool::new(&options.url, place, options.max_connections, options.acquire_timeout, establish)?;
         pool.read(|conn| Box::pin(migrate::check(conn))).await?;
         Ok(Self { pool })
+    }
+
+    /// How its pool is used.
+    pub(crate) fn usage(&self) -> Vec<PoolUsage> {
+        vec![self.pool.usage("all")]
     }
 
     /// Where steps that only read run.

@@ -14,7 +14,7 @@ use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
 use futures_util::future::BoxFuture;
 
 use self::{pool::Pool, setup::Place};
-use crate::{StoreError, StoreOptions, fault::Step};
+use crate::{PoolUsage, StoreError, StoreOptions, fault::Step};
 
 pub(crate) use migrate::migrate;
 
@@ -28,6 +28,7 @@ pub(crate) type Db = diesel::sqlite::Sqlite;
 pub(crate) struct Backend {
     writer: Pool,
     readers: Pool,
+    in_memory: bool,
 }
 
 impl Backend {
@@ -40,8 +41,8 @@ impl Backend {
         };
         let writer = pool(1)?;
         // A second connection to memory would be a second database.
-        let readers = if place == Place::Memory { writer.clone() } else { pool(options.max_connections)? };
         let in_memory = place == Place::Memory;
+        let readers = if in_memory { writer.clone() } else { pool(options.max_connections)? };
         let ready = writer.read(move |conn| {
             Box::pin(async move {
                 let ready = conn.spawn_blocking(move |conn| Ok(if in_memory { migrate::make(conn) } else { migrate::check(conn) }));
@@ -49,7 +50,12 @@ impl Backend {
             })
         });
         ready.await?;
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, in_memory })
+    }
+
+    /// How its pools are used.
+    pub(crate) fn usage(&self) -> Vec<PoolUsage> {
+        if self.in_memory { vec![self.writer.usage("all")] } else { vec![self.readers.usage("read"), self.writer.usage("write")] }
     }
 
     /// Where steps that only read run.

@@ -132,8 +132,13 @@ async fn a_caller_waits_for_a_connection_only_so_long() {
     let blocked = tokio::spawn(async move { starter.start(&starting, at(1)).await });
     let busy = async || matches!(store.ping().await, Err(StoreError::Busy));
     until("the only connection is taken", busy).await;
+    let [pool] = store.pools()[..] else { panic!("one pool: {:?}", store.pools()) };
+    assert_eq!((pool.pool, pool.size, pool.in_use, pool.waiting), ("all", 1, 1, 0));
+    assert!(pool.timed_out > 0 && pool.waited >= Duration::from_millis(50), "{pool:?}");
     held.await.expect("a task").expect("held");
     blocked.await.expect("a task").expect("start");
+    let [free] = store.pools()[..] else { panic!("one pool: {:?}", store.pools()) };
+    assert_eq!((free.in_use, free.waiting, free.timed_out), (0, 0, pool.timed_out));
     assert_eq!(fixture.state(id).await, TaskState::Running);
 }
 

@@ -152,7 +152,10 @@ impl DispatcherService for Service {
         let known = self.0.engine.partitions().await.map_err(DispatcherError::Engine)?;
         let mut partitions = Vec::new();
         for partition in known.into_iter().filter(|one| wanted.is_empty() || wanted.iter().any(|name| name == one.queue.as_str())) {
-            let stats = self.0.engine.stats(&partition).await.map_err(DispatcherError::Engine)?;
+            let began = Instant::now();
+            let result = self.0.engine.stats(&partition).await;
+            self.0.observe("stats", 1, began, &result);
+            let stats = result.map_err(DispatcherError::Engine)?;
             partitions.push(self.info(&partition, &stats));
         }
         let read_time = Some(scalar::to_timestamp(self.0.clock.now()));

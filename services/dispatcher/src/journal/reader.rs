@@ -219,6 +219,7 @@ impl Reader {
             }
         };
         if read.gap {
+            self.core.metrics.journal_gaps.inc();
             let gap = pb::JournalGap {
                 queue: partition.queue.to_string(),
                 partition: i32::from(partition.number),

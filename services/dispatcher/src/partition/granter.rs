@@ -95,6 +95,8 @@ impl Granter {
             match session.send_grants(queue, &part, self.core.config.claim_ttl) {
                 Ok(()) => {
                     self.core.metrics.grants.inc_by(part.len() as u64);
+                    let again = part.iter().filter(|grant| grant.deliveries > 1).count();
+                    self.core.metrics.redeliveries.inc_by(again as u64);
                 }
                 Err(_) => {
                     session.uncount(part.iter().map(|grant| &grant.token));

@@ -2,7 +2,7 @@
 
 use oxcart_proto::pb::{
     dispatcher::v1::GetQueueInfoRequest,
-    monitor::v1::{ListQueuesRequest, ListQueuesResponse},
+    monitor::v1::{ListQueuesRequest, ListQueuesResponse, QueueStats},
 };
 
 use super::list_workers::all_workers;
@@ -18,14 +18,7 @@ const PAGING: Query<'_> = Query { rpc: "ListQueues", parameters: "" };
 pub(super) async fn list_queues(core: &Core, request: ListQueuesRequest) -> Result<ListQueuesResponse, MonitorError> {
     let size = page::size(request.page_size, 100)?;
     let after = core.tokens.read(&PAGING, &request.page_token)?;
-    let mut dispatcher = core.dispatcher.clone();
-    let (info, agenda, workers) = tokio::join!(
-        dispatcher.get_queue_info(GetQueueInfoRequest::default()),
-        core.store.count_agenda(core.config.max_counted_tasks),
-        all_workers(core),
-    );
-    let partitions = info.map_err(|status| MonitorError::Dispatcher(Box::new(status)))?.into_inner().partitions;
-    let mut queues = queues::stats(partitions, agenda?, &workers?);
+    let mut queues = all_queues(core).await?;
     if let Some(after) = after {
         queues.retain(|queue| queue.queue.as_bytes() > after.as_slice());
     }
@@ -34,4 +27,16 @@ pub(super) async fn list_queues(core: &Core, request: ListQueuesRequest) -> Resu
     let last = queues.last().filter(|_| more);
     let next_page_token = last.map(|queue| core.tokens.write(&PAGING, queue.queue.as_bytes())).unwrap_or_default();
     Ok(ListQueuesResponse { queues, next_page_token })
+}
+
+/// The numbers of all queues, by name.
+pub(crate) async fn all_queues(core: &Core) -> Result<Vec<QueueStats>, MonitorError> {
+    let mut dispatcher = core.dispatcher.clone();
+    let (info, agenda, workers) = tokio::join!(
+        dispatcher.get_queue_info(GetQueueInfoRequest::default()),
+        core.store.count_agenda(core.config.max_counted_tasks),
+        all_workers(core),
+    );
+    let partitions = info.map_err(|status| MonitorError::Dispatcher(Box::new(status)))?.into_inner().partitions;
+    Ok(queues::stats(partitions, agenda?, &workers?))
 }

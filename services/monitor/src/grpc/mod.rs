@@ -15,6 +15,7 @@ use oxcart_proto::pb::monitor::v1::{
 };
 use tonic::{Request, Response, Status, async_trait};
 
+pub(crate) use self::list_queues::all_queues;
 use crate::service::Core;
 
 /// The service as tonic calls it.

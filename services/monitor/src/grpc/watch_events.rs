@@ -25,7 +25,7 @@ pub(super) async fn watch_events(core: &Arc<Core>, request: WatchEventsRequest) 
     let filter = EventFilter::parse(&request.filter).map_err(FilterError::into_violations)?;
     let max = core.config.max_watchers;
     let permit = Arc::clone(&core.watchers).try_acquire_owned().map_err(|_| MonitorError::TooManyWatchers(max))?;
-    let watcher = Watcher::open(core.dispatcher.clone(), filter, request.after_cursor).await?;
+    let watcher = Watcher::open(core.dispatcher.clone(), filter, request.after_cursor, core.metrics.watch_gaps.clone()).await?;
     let (sender, receiver) = mpsc::channel(WAITING_MESSAGES);
     let (clock, shutdown, watching) = (Arc::clone(&core.clock), core.stopping.clone(), core.metrics.watching());
     tokio::spawn(async move {

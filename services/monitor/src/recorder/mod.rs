@@ -10,9 +10,12 @@ mod write;
 use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
-use oxcart_proto::pb::dispatcher::v1::{
-    StreamJournalRequest, StreamJournalResponse, dispatcher_service_client::DispatcherServiceClient,
-    stream_journal_response::Message,
+use oxcart_proto::{
+    convert::scalar,
+    pb::dispatcher::v1::{
+        StreamJournalRequest, StreamJournalResponse, dispatcher_service_client::DispatcherServiceClient,
+        stream_journal_response::Message,
+    },
 };
 use oxcart_store::Store;
 use oxcart_types::{Clock, IdSource};
@@ -111,8 +114,10 @@ impl Recorder {
                 },
             }
             if pending.has_new() {
+                self.metrics.pending(pending.len());
                 self.write_due(&writer, &mut pending).await?;
             }
+            self.metrics.pending(pending.len());
         }
     }
 
@@ -120,6 +125,7 @@ impl Recorder {
         match response.message {
             Some(Message::Batch(batch)) => {
                 self.metrics.journal_entries.inc_by(batch.entries.len() as u64);
+                self.read_up_to(batch.entries.last().and_then(|entry| entry.transition_time));
                 for entry in &batch.entries {
                     if let Some(fact) = fact(entry, || self.ids.lease_token())
                         && !pending.push(fact)
@@ -132,11 +138,16 @@ impl Recorder {
                 self.metrics.journal_gaps.inc();
                 tracing::warn!(queue = gap.queue, reason = gap.reason, "a part of the journal is gone; the audit covers it");
             }
-            Some(Message::Progress(_)) | None => {}
+            Some(Message::Progress(progress)) => self.read_up_to(progress.watermark_time),
+            None => {}
         }
         if !response.cursor.is_empty() {
             position.read = response.cursor;
         }
+    }
+
+    fn read_up_to(&self, at: Option<prost_types::Timestamp>) {
+        self.metrics.read_up_to(at.and_then(|at| scalar::timestamp(at).ok()));
     }
 
     async fn write_due(&self, writer: &Writer, pending: &mut Pending) -> Result<(), MonitorError> {

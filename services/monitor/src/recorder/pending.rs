@@ -29,6 +29,11 @@ impl Pending {
         self.new.is_empty() && self.later.is_empty()
     }
 
+    /// Facts that wait.
+    pub(super) fn len(&self) -> usize {
+        self.new.len() + self.later.len()
+    }
+
     /// A fact is waiting for its first try.
     pub(super) fn has_new(&self) -> bool {
         !self.new.is_empty()
@@ -36,7 +41,7 @@ impl Pending {
 
     /// Puts in a fact; false when there is no room.
     pub(super) fn push(&mut self, fact: Fact) -> bool {
-        let room = self.new.len() + self.later.len() < CAPACITY;
+        let room = self.len() < CAPACITY;
         if room {
             self.new.push_back(fact);
         }
@@ -45,7 +50,7 @@ impl Pending {
 
     /// Puts a fact in again after `tries` tries; false when it had its last.
     pub(super) fn push_again(&mut self, fact: Fact, tries: u32, now: Instant) -> bool {
-        let again = tries < self.max_tries && self.new.len() + self.later.len() < CAPACITY;
+        let again = tries < self.max_tries && self.len() < CAPACITY;
         if again {
             self.later.push_back((now + self.retry_after, fact, tries));
         }

@@ -94,21 +94,23 @@ async fn server(config: &Config, service: Service) -> anyhow::Result<Server> {
     let shared = Shared::default();
     let server = Server::new(compose::server_options(config, &shared));
     Ok(match service {
-        Service::Submission => server.with(compose::submission(config, store(config).await?, dispatcher(config)?, &shared)),
+        Service::Submission => {
+            server.with(compose::submission(config, store(config, &shared).await?, dispatcher(config)?, &shared))
+        }
         Service::Dispatcher => {
             let engine = compose::redis_engine(config).await.context("cannot use Redis")?;
             server.with(compose::dispatcher(config, engine, &shared))
         }
         Service::Worker => {
-            let worker = compose::worker(config, store(config).await?, dispatcher(config)?, Handlers::new(), &shared);
+            let worker = compose::worker(config, store(config, &shared).await?, dispatcher(config)?, Handlers::new(), &shared);
             server.with(worker.context("cannot set up the worker")?)
         }
-        Service::Monitor => server.with(compose::monitor(config, store(config).await?, dispatcher(config)?, &shared)),
+        Service::Monitor => server.with(compose::monitor(config, store(config, &shared).await?, dispatcher(config)?, &shared)),
     })
 }
 
-async fn store(config: &Config) -> anyhow::Result<oxcart_store::Store> {
-    compose::store(config).await.context("cannot use the database")
+async fn store(config: &Config, shared: &Shared) -> anyhow::Result<oxcart_store::Store> {
+    compose::measured_store(config, shared).await.context("cannot use the database")
 }
 
 fn dispatcher(config: &Config) -> anyhow::Result<Channel> {
