@@ -184,6 +184,7 @@ impl DispatcherMetrics {
     }
 
     pub(crate) fn engine_call(&self, operation: &'static str, items: usize, took: Duration, ok: bool) {
+        debug_assert!(OPERATIONS.contains(&operation), "{operation} is not shown from the start");
         let operation = Operation { operation };
         self.engine_call_seconds.get_or_create(&operation).observe(took.as_secs_f64());
         self.batch_items.get_or_create(&operation).observe(f64::from(u32::try_from(items).unwrap_or(u32::MAX)));
@@ -199,6 +200,7 @@ impl DispatcherMetrics {
     }
 
     pub(crate) fn settled(&self, outcome: &'static str, count: u64) {
+        debug_assert!(OUTCOMES.contains(&outcome), "{outcome} is not shown from the start");
         self.settles.get_or_create(&Outcome { outcome }).inc_by(count);
     }
 

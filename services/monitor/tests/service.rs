@@ -212,6 +212,11 @@ async fn a_watcher_sees_what_it_asked_for_and_hears_of_gaps() {
     let message = events.message().await.expect("a message").expect("a message");
     let Some(Kind::Gap(gap)) = message.kind else { panic!("a gap") };
     assert_eq!((gap.lost_count, gap.reason.as_str()), (7, "queue default: trimmed"));
+    assert_eq!(fixture.measured("watch_gaps_total"), Some(1.0));
+    // The recorder reads the same journal, at its own pace.
+    fixture.until("the recorder has met the gap", async || fixture.measured("recorder_journal_gaps_total") == Some(1.0)).await;
+    assert_eq!(fixture.measured("recorder_journal_entries_total"), Some(3.0));
+    assert_eq!(fixture.measured("recorder_watermark_timestamp_seconds"), Some(1.0));
 
     fixture.shutdown.cancel();
     let ended = events.message().await.expect_err("the service stops");

@@ -43,7 +43,7 @@ pub(crate) struct SweepLabels {
 }
 
 /// What sweepers do, so that every series is there from the start.
-const SWEEPS: [(&str, &str); 14] = [
+const SWEEPS: [(&str, &str); 15] = [
     ("handoffs", "enqueue"),
     ("agenda", "enqueue"),
     ("agenda", "close"),
@@ -53,6 +53,7 @@ const SWEEPS: [(&str, &str); 14] = [
     ("feeder", "enqueue"),
     ("resync", "enqueue"),
     ("resync", "spill"),
+    ("resync", "close"),
     ("audit", "enqueue"),
     ("audit", "spill"),
     ("audit", "close"),
@@ -111,6 +112,7 @@ impl Meters {
     }
 
     pub(crate) fn swept(&self, sweeper: &'static str, action: &'static str, tasks: usize) {
+        debug_assert!(SWEEPS.contains(&(sweeper, action)), "{sweeper} {action} is not shown from the start");
         if tasks > 0 {
             self.swept.get_or_create(&SweepLabels { sweeper, action }).inc_by(tasks as u64);
         }

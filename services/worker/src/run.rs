@@ -126,8 +126,12 @@ pub(crate) fn outcome_span(attempt: &Attempt) -> tracing::Span {
 
 /// Asks a handler to stop, and aborts it when it has not after `grace`. The first reason stands.
 pub(crate) fn stop(core: &Arc<Core>, attempt: &Arc<Attempt>, reason: StopReason, grace: Duration) {
+    let lost = matches!(reason, StopReason::LeaseLost);
     if !attempt.stop.stop(reason) {
         return;
+    }
+    if lost {
+        core.meters.leases_lost.inc();
     }
     let (core, attempt) = (Arc::clone(core), Arc::clone(attempt));
     tokio::spawn(async move {

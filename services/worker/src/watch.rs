@@ -114,7 +114,6 @@ async fn verify(core: &Arc<Core>, attempts: &[Arc<Attempt>]) {
             Ok(mine) => {
                 for (attempt, _) in attempts.iter().zip(mine).filter(|(_, mine)| !mine) {
                     if !attempt.over.is_cancelled() {
-                        core.meters.leases_lost.inc();
                         tracing::info!(task_id = %attempt.key.task, run = attempt.key.run.get(), "another worker has the run; stopping it");
                     }
                     stop(core, attempt, StopReason::LeaseLost, core.config.abort_grace);

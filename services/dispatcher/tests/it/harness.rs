@@ -30,6 +30,7 @@ pub(crate) fn engine() -> Arc<dyn QueueEngine> {
 
 pub(crate) struct Served {
     pub(crate) channel: Channel,
+    pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
     pub(crate) task: JoinHandle<()>,
 }
@@ -37,13 +38,20 @@ pub(crate) struct Served {
 impl Served {
     pub(crate) async fn start(engine: Arc<dyn QueueEngine>, config: Config) -> Self {
         let (connector, incoming) = local::transport();
-        let deps = Deps { engine, clock: Arc::new(SystemClock), ids: Arc::new(SystemIds), metrics: Metrics::new() };
+        let metrics = Metrics::new();
+        let deps = Deps { engine, clock: Arc::new(SystemClock), ids: Arc::new(SystemIds), metrics: metrics.clone() };
         let server = Server::new(ServerOptions::default()).with(Dispatcher::new(config, deps)).with_local(incoming);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let shutdown = CancellationToken::new();
         let stop = shutdown.clone();
         let task = tokio::spawn(async move { Box::pin(server.serve(listener, None, stop)).await.expect("served and drained") });
-        Self { channel: connector.channel(), shutdown, task }
+        Self { channel: connector.channel(), metrics, shutdown, task }
+    }
+
+    /// Checks a counter of the dispatcher.
+    pub(crate) fn assert_counted(&self, name: &str, count: u64) {
+        let (text, line) = (self.metrics.encode().expect("a text"), format!("oxcart_dispatcher_{name}_total {count}"));
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
 
     pub(crate) async fn plain() -> Self {

@@ -101,6 +101,7 @@ async fn lost_history_is_a_gap() {
     }
     let mut stream = open(&served, &cursor, false).await;
     assert!(matches!(next(&mut stream).await.0, Message::Gap(gap) if gap.queue == "default"));
+    served.assert_counted("journal_gaps", 1);
     assert!(matches!(next(&mut stream).await.0, Message::Batch(_)));
 }
 

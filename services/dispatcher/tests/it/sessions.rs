@@ -281,6 +281,7 @@ async fn a_lease_that_runs_out_is_granted_again_and_its_slot_comes_back() {
     let again = worker.grants(1).await;
     assert_eq!((again[0].task_id.as_str(), again[0].deliveries), (first[0].task_id.as_str(), 2));
     assert_ne!(again[0].lease_token, first[0].lease_token);
+    served.assert_counted("redeliveries", 1);
     worker.send(Request::Heartbeat(pb::LeaseReport { sequence: 1, leases: vec![held(&first[0])] })).await;
     let Message::Extended(result) = worker.next().await else { panic!("extended") };
     assert_eq!(result.exceptions[0].status(), pb::LeaseStatus::Lost);

@@ -82,6 +82,7 @@ pub(crate) struct Fixture {
     pub(crate) fake: Fake,
     pub(crate) store: Store,
     pub(crate) monitor: MonitorServiceClient<Channel>,
+    pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
 }
 
@@ -112,21 +113,28 @@ impl Fixture {
                 .add_service(DispatcherServiceServer::new(fake.clone()))
                 .serve_with_incoming(dispatcher),
         );
+        let metrics = Metrics::new();
         let deps = Deps {
             store: store.clone(),
             dispatcher: to_dispatcher.channel(),
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
         };
         let (to_monitor, monitor) = local::transport();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let server = Server::new(ServerOptions::default()).with(Monitor::new(config, deps)).with_local(monitor);
         tokio::spawn(server.serve(listener, None, shutdown.clone()));
-        let fixture = Self { fake, store, monitor: MonitorServiceClient::new(to_monitor.channel()), shutdown };
+        let fixture = Self { fake, store, monitor: MonitorServiceClient::new(to_monitor.channel()), metrics, shutdown };
         // The recorder is the first reader: what is said before it listens is not heard.
         fixture.until("the recorder reads the journal", async || !fixture.fake.opened.lock().unwrap().is_empty()).await;
         fixture
+    }
+
+    /// The value of a metric of monitor without labels.
+    pub(crate) fn measured(&self, name: &str) -> Option<f64> {
+        let text = self.metrics.encode().expect("a text");
+        text.lines().find_map(|line| line.strip_prefix("oxcart_monitor_")?.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
     }
 
     pub(crate) async fn until(&self, what: &str, condition: impl AsyncFn() -> bool) {

@@ -261,8 +261,11 @@ async fn a_run_that_somebody_took_over_is_stopped_and_writes_nothing() {
     let taken = rig.store.store.take_over(&[take_over], now).await.expect("an answer");
     assert_eq!(taken, [TakeOverOutcome::Ended(EndKind::Lost)]);
     rig.dispatcher.heard().say_lost = true;
-    let (dispatcher, store) = (rig.dispatcher.clone(), rig.store.clone());
+    let (dispatcher, store, metrics) = (rig.dispatcher.clone(), rig.store.clone(), rig.metrics.clone());
     rig.stop().await;
+    // Once, however often the dispatcher says it.
+    let text = metrics.encode().expect("a text");
+    assert!(text.contains("\noxcart_worker_leases_lost_total 1\n"), "{text}");
     let record = store.store.get(&[id], oxcart_store::model::View::Full).await.expect("an answer").remove(0).expect("a task");
     assert_eq!(ends(&record), [EndKind::Lost]);
     assert_eq!(dispatcher.heard().settles, []);

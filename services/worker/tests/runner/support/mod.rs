@@ -49,6 +49,7 @@ pub struct Rig {
     pub entered: Arc<AtomicUsize>,
     /// The worker's own RPCs.
     pub control: WorkerServiceClient<Channel>,
+    pub metrics: Metrics,
     pub shutdown: CancellationToken,
     pub ended: JoinHandle<Result<(), ServiceError>>,
     _folder: tempfile::TempDir,
@@ -135,19 +136,20 @@ impl Rig {
         let address = dispatcher.start().await;
         let channel = Endpoint::from_shared(format!("http://{address}")).expect("an address").connect_lazy();
         let (gate, entered) = (Arc::new(Notify::new()), Arc::default());
+        let metrics = Metrics::new();
         let deps = Deps {
             store: Arc::new(store.clone()),
             dispatcher: channel,
             handlers: handlers(Arc::clone(&gate), Arc::clone(&entered)),
             clock: Arc::new(SystemClock),
             ids: Arc::new(SystemIds),
-            metrics: Metrics::new(),
+            metrics: metrics.clone(),
         };
         let service = Box::new(WorkerService::new(config, deps).expect("a worker"));
         let control = control(&service).await;
         let shutdown = CancellationToken::new();
         let ended = tokio::spawn(service.run(shutdown.clone()));
-        Self { dispatcher, store, gate, entered, control, shutdown, ended, _folder: folder }
+        Self { dispatcher, store, gate, entered, control, metrics, shutdown, ended, _folder: folder }
     }
 
     pub fn spec(name: &str, json: &str, attempts: i64) -> TaskSpec {
