@@ -9,8 +9,8 @@ use oxcart_proto::pb::{
         ListQueuesRequest, ListTaskRunsRequest, ListTasksRequest, ListWorkersRequest, WatchEventsRequest, watch_events_response,
     },
     submission::v1::{
-        BatchSubmitTasksRequest, CancelOutcome, DeleteTaskRequest, ExecuteTaskRequest, StreamSubmitTasksRequest, SubmitTaskRequest,
-        UpdateTaskRequest,
+        BatchSubmitTasksRequest, CancelOutcome, DeleteTaskRequest, ExecuteTaskRequest, ReplayTaskRequest, StreamSubmitTasksRequest,
+        SubmitTaskRequest, UpdateTaskRequest,
     },
 };
 use prost_types::FieldMask;
@@ -39,6 +39,7 @@ pub async fn all(clients: &Clients) -> Result<()> {
     execute(clients).await.context("execute")?;
     retry_then_success(clients).await.context("retry then success")?;
     failure(clients).await.context("failure")?;
+    replay(clients).await.context("replay")?;
     timeout(clients).await.context("timeout")?;
     delay(clients).await.context("delay")?;
     expiry(clients).await.context("expiry")?;
@@ -93,6 +94,21 @@ pub async fn failure(clients: &Clients) -> Result<()> {
     let task = clients.wait(&id).await?;
     ensure_state(&task, TaskState::Failed)?;
     ensure!(task.attempt == 2 && task.error.is_some(), "{task:?}");
+    Ok(())
+}
+
+/// A finished task runs again under its own id, with a new budget of attempts, and keeps its history.
+pub async fn replay(clients: &Clients) -> Result<()> {
+    let id = clients.submit(retrying(spec("flaky", r#"{"times":1}"#), 1)?).await?;
+    ensure_state(&clients.wait(&id).await?, TaskState::Failed)?;
+    let request = ReplayTaskRequest { task_id: id.clone(), max_attempts: 2, reason: "again".to_owned(), ..Default::default() };
+    clients.submission.clone().replay_task(request.clone()).await?;
+    let task = clients.wait(&id).await?;
+    ensure_state(&task, TaskState::Succeeded)?;
+    let runs: Vec<_> = task.runs.iter().map(|run| (run.end(), run.attempt, run.replayed)).collect();
+    ensure!(runs == [(RunEnd::Failed, 1, true), (RunEnd::Retry, 1, false), (RunEnd::Succeeded, 2, false)], "{runs:?}");
+    let refused = clients.submission.clone().replay_task(request).await.expect_err("it has succeeded");
+    ensure!(refused.code() == Code::FailedPrecondition, "{refused:?}");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use oxcart_store::{Store, StoreError, TaskFilter, View};
 use oxcart_types::{
-    TaskId,
+    TaskId, Timestamp,
     record::{RunRecord, TaskRecord},
 };
 
@@ -18,6 +18,14 @@ pub struct Chain {
     pub task: TaskRecord,
     /// Its runs, oldest first.
     pub runs: Vec<RunRecord>,
+}
+
+impl Chain {
+    /// It was replayed at `at` or later: what was promised of its end before then does not count any more.
+    #[must_use]
+    pub fn is_replayed_since(&self, at: Timestamp) -> bool {
+        self.runs.iter().filter_map(|run| run.end.as_ref()?.replay.as_ref()).any(|replay| replay.at >= at)
+    }
 }
 
 /// Reads every task that there is, those too that nobody knows to have submitted.

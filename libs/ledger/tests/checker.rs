@@ -8,7 +8,7 @@ use oxcart_ledger::{CancelAnswer, Chain, Expect, Invariant, Left, Observation, R
 use oxcart_types::{
     ChainHead, EndKind, Payload, Priority, QueueName, RetryPolicy, Run, TaskId, TaskSpec, TaskState, Timestamp, WorkerId,
     chain::StartKind,
-    record::{RunEndRecord, RunRecord, TaskRecord},
+    record::{ReplayRecord, RunEndRecord, RunRecord, TaskRecord},
 };
 use uuid::Uuid;
 
@@ -52,8 +52,11 @@ impl History {
     /// A run of worker `by` at `from`, ended at `to`; the handler was inside all the while.
     fn run(mut self, by: u128, from: i64, to: i64, kind: EndKind) -> Self {
         let number = run(self.chain().runs.len() as u32 + 1);
-        let used = self.chain().runs.iter().filter(|run| run.end.as_ref().unwrap().kind != EndKind::Released).count();
-        let end = RunEndRecord { kind, at: at(to), failure: None, next_run_at: (!kind.is_terminal()).then(|| at(to)) };
+        let runs = &self.chain().runs;
+        let budget = runs.iter().rposition(|run| run.end.as_ref().unwrap().replay.is_some()).map_or(0, |replayed| replayed + 1);
+        let used = runs[budget..].iter().filter(|run| run.end.as_ref().unwrap().kind != EndKind::Released).count();
+        let end =
+            RunEndRecord { kind, at: at(to), failure: None, next_run_at: (!kind.is_terminal()).then(|| at(to)), replay: None };
         self.chain().runs.push(RunRecord {
             run: number,
             kind: StartKind::Worker,
@@ -79,11 +82,18 @@ impl History {
     /// A slot that was closed.
     fn closed(mut self, when: i64, kind: EndKind) -> Self {
         let number = run(self.chain().runs.len() as u32 + 1);
-        let end = RunEndRecord { kind, at: at(when), failure: None, next_run_at: None };
+        let end = RunEndRecord { kind, at: at(when), failure: None, next_run_at: None, replay: None };
         let closed =
             RunRecord { run: number, kind: StartKind::Closer, attempt: 1, worker: None, started_at: at(when), end: Some(end) };
         self.chain().runs.push(closed);
         self.state(kind)
+    }
+
+    /// The last end is undone.
+    fn replayed(mut self, when: i64, max_attempts: Option<u32>) -> Self {
+        let replay = ReplayRecord { at: at(when), max_attempts, reason: String::new() };
+        self.chain().runs.last_mut().unwrap().end.as_mut().unwrap().replay = Some(replay);
+        self.state(EndKind::Released)
     }
 
     fn state(mut self, kind: EndKind) -> Self {
@@ -173,6 +183,27 @@ fn histories_that_keep_every_promise_pass() {
         .breaks(&[]);
     History::new().cancelled(2, CancelAnswer::Requested).run(1, 1, 3, EndKind::Succeeded).breaks(&[]);
     History::new().closed(9, EndKind::Expired).with(|h| h.chain().task.spec.expires_at = Some(at(9))).breaks(&[]);
+}
+
+#[test]
+fn a_replay_begins_a_budget_and_takes_back_what_was_before() {
+    let failed = || History::new().run(1, 1, 2, EndKind::Retry).run(1, 3, 4, EndKind::Failed);
+    let again = |max| failed().replayed(5, max).run(1, 6, 7, EndKind::Retry).run(1, 8, 9, EndKind::Succeeded);
+    again(None).breaks(&[]);
+    again(Some(1)).breaks(&[Invariant::I6]);
+    failed().replayed(5, None).breaks(&[Invariant::I1]);
+    let undone = |h: &mut History| h.chain().runs[0].end.as_mut().unwrap().kind = EndKind::Retry;
+    History::new()
+        .run(1, 1, 2, EndKind::Failed)
+        .replayed(3, None)
+        .run(1, 4, 5, EndKind::Succeeded)
+        .with(undone)
+        .breaks(&[Invariant::I3]);
+    let cancelled = || History::new().closed(1, EndKind::Cancelled).cancelled(1, CancelAnswer::Acknowledged).replayed(2, None);
+    cancelled().run(1, 3, 4, EndKind::Succeeded).breaks(&[]);
+    cancelled().run(1, 3, 4, EndKind::Succeeded).cancelled(5, CancelAnswer::Acknowledged).breaks(&[Invariant::I7]);
+    let late = |h: &mut History| h.chain().task.spec.deadline = Some(SECOND);
+    failed().replayed(5, None).run(1, 7, 8, EndKind::Succeeded).with(late).breaks(&[Invariant::I7]);
 }
 
 #[test]

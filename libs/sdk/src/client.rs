@@ -4,6 +4,7 @@ mod builder;
 mod bulk;
 mod error;
 mod handle;
+mod replay;
 mod retry;
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
@@ -13,8 +14,8 @@ use oxcart_proto::{
     pb::{
         common::v1::{Task as TaskView, TaskSpec},
         submission::v1::{
-            BatchSubmitTasksRequest, CancelOutcome, CancelTaskRequest, GetTaskRequest, SubmitResult, WaitTaskRequest,
-            submission_service_client::SubmissionServiceClient,
+            BatchSubmitTasksRequest, CancelOutcome, CancelTaskRequest, GetTaskRequest, ReplayTaskRequest, SubmitResult,
+            WaitTaskRequest, submission_service_client::SubmissionServiceClient,
         },
     },
 };
@@ -26,6 +27,7 @@ pub use self::{
     bulk::BulkSummary,
     error::{ClientError, FieldViolation},
     handle::TaskHandle,
+    replay::ReplayOptions,
     retry::RetryOptions,
 };
 use crate::{client::retry::with_retries, handler::Task};
@@ -184,6 +186,24 @@ impl Client {
             CancelTaskRequest { task_id: id.to_string(), reason: reason.to_owned(), grace_period: grace.map(scalar::to_duration) };
         let response = self.call(async |mut service, request| service.cancel_task(request).await, request).await?;
         Ok(response.outcome())
+    }
+
+    /// Runs a finished task again under its own id, with a new budget of attempts, due now and without expiry. A repeat after an
+    /// answer that was lost replays it once.
+    ///
+    /// # Errors
+    /// See [`ClientError`]: among others, the task has not ended, or it has succeeded and `options` do not allow that.
+    pub async fn replay(&self, id: TaskId, options: ReplayOptions) -> Result<TaskView, ClientError> {
+        let request = ReplayTaskRequest {
+            task_id: id.to_string(),
+            max_attempts: options.max_attempts.map_or(0, scalar::to_count),
+            reset_checkpoint: options.reset_checkpoint,
+            allow_succeeded: options.allow_succeeded,
+            reason: options.reason,
+            request_id: self.0.ids.task_id().to_string(),
+        };
+        let response = self.call(async |mut service, request| service.replay_task(request).await, request).await?;
+        response.task.ok_or(ClientError::Malformed("no task in the answer"))
     }
 
     /// A handle of a task that was submitted before.

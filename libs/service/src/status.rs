@@ -43,6 +43,8 @@ pub mod reason {
         TASK_FINISHED;
         /// The task has not ended.
         TASK_NOT_FINISHED;
+        /// The task has succeeded.
+        TASK_SUCCEEDED;
         /// The task runs right now.
         TASK_RUNNING;
         /// The first message of a session did not open it.

@@ -1,9 +1,9 @@
 //! What goes into the store and what comes out: plain data, one type per row or step.
 
-pub use oxcart_types::record::{Cancel, Progress, RunEndRecord, RunRecord, TaskRecord, View};
+pub use oxcart_types::record::{Cancel, Progress, ReplayRecord, RunEndRecord, RunRecord, TaskRecord, View};
 use oxcart_types::{
-    ChainHead, EndKind, Failure, FairnessKey, HandoffId, LeaseToken, Payload, Priority, QueueName, RequestId, Run, Tag, TaskId,
-    TaskName, TaskSpec, TaskState, Timestamp, Violations, WorkerId,
+    ChainHead, EndKind, Failure, FairnessKey, HandoffId, LeaseToken, Payload, Priority, QueueName, ReplaySpec, RequestId, Run, Tag,
+    TaskId, TaskName, TaskSpec, TaskState, Timestamp, Violations, WorkerId,
 };
 
 // ---- submitting ----------------------------------------------------------------------------------------------------------
@@ -173,7 +173,7 @@ pub struct OpenTask {
     pub cancel: Option<Cancel>,
 }
 
-/// A stretch of the audit walk.
+/// A stretch of a walk over all tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Walk {
     /// Open tasks found that no agenda row hides.
@@ -182,6 +182,20 @@ pub struct Walk {
     pub first_open: Option<TaskId>,
     /// Walk on after this; `None` at the end.
     pub next_after: Option<TaskId>,
+}
+
+/// A place among the replays, which are walked by their time.
+pub type ReplayPosition = (Timestamp, TaskId);
+
+/// A stretch of a walk over replays: a task that was replayed may lie below the mark where a walk over tasks begins.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ReplayWalk {
+    /// Replayed tasks that are open and that no agenda row hides.
+    pub open: Vec<OpenTask>,
+    /// The time of the first replay of the stretch whose task has not ended: what a low-watermark may not pass.
+    pub first_open: Option<Timestamp>,
+    /// Walk on after this; `None` at the end.
+    pub next_after: Option<ReplayPosition>,
 }
 
 // ---- running -------------------------------------------------------------------------------------------------------------
@@ -208,15 +222,28 @@ pub struct Start {
     pub worker: WorkerId,
 }
 
+/// A budget of attempts that a replay began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// The run whose terminal end does not count any more; the runs of the budget come after it.
+    pub after: Run,
+    /// Counted starts; those of the task's policy when `None`.
+    pub max_attempts: Option<u32>,
+    /// When it began: the deadline of the task counts from here.
+    pub began_at: Timestamp,
+}
+
 /// What became of a start.
 #[derive(Debug, Clone, PartialEq)]
 pub enum StartOutcome {
     /// The slot is mine, now or from an earlier try.
     Started {
-        /// Counted starts, this one included.
+        /// Counted starts in the budget in force, this one included.
         attempt: u32,
         /// Checkpoint of the runs before.
         checkpoint: Option<Payload>,
+        /// The budget in force; `None` while the task was never replayed.
+        budget: Option<Budget>,
     },
     /// The slot is not mine; the head of the chain says why.
     Refused(Box<RefusedStart>),
@@ -322,6 +349,9 @@ pub struct Live {
 pub struct Close {
     /// Task.
     pub task: TaskId,
+    /// Only the slot of this run: what was decided on an older look at the chain must not close a later slot, least of all
+    /// one that a replay has opened. Whatever slot is next when `None`.
+    pub run: Option<Run>,
     /// CANCELLED, EXPIRED or FAILED.
     pub kind: EndKind,
     /// Closer token: the same over all tries of one close.
@@ -339,10 +369,44 @@ pub enum CloseOutcome {
     Closed(Run),
     /// A run is open.
     Running(Box<OpenTask>),
+    /// The next slot is that of this run, and not of the one asked for.
+    Moved(Run),
     /// The task has ended.
     Ended(EndKind),
     /// There is no such task.
     NoTask,
+}
+
+// ---- replaying -----------------------------------------------------------------------------------------------------------
+
+/// A finished task to be run again under its own id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replay {
+    /// Task.
+    pub task: TaskId,
+    /// Who replays: the same over all tries of one replay.
+    pub by: LeaseToken,
+    /// How.
+    pub spec: ReplaySpec,
+    /// The client's name for the call, and how long it is remembered.
+    pub request: Option<(RequestId, Timestamp)>,
+}
+
+/// What became of a replay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplayOutcome {
+    /// The task is open again, now or from an earlier try; what may run is covered by the outbox row.
+    Replayed(Box<Entry>),
+    /// A call of the same request id has replayed it before.
+    Known,
+    /// The task has not ended.
+    NotFinished,
+    /// The task has succeeded, and that was to be left alone.
+    Succeeded,
+    /// There is no such task.
+    NoTask,
+    /// The request id was used for something else.
+    RequestReused(RequestId),
 }
 
 /// What became of an update.

@@ -90,6 +90,17 @@ table! {
 }
 
 table! {
+    replays (task, run) {
+        task -> Binary,
+        run -> Integer,
+        token -> Binary,
+        max_attempts -> Nullable<Integer>,
+        reason -> Text,
+        replayed_at -> Timestamp,
+    }
+}
+
+table! {
     live (task) {
         task -> Binary,
         run -> Integer,
@@ -136,4 +147,4 @@ table! {
     }
 }
 
-allow_tables_to_appear_in_same_query!(tasks, starts, ends, live, cancels, agenda, handoffs);
+allow_tables_to_appear_in_same_query!(tasks, starts, ends, live, cancels, replays, agenda, handoffs);

@@ -174,6 +174,17 @@ impl Store {
         run!(self.read [ids] walk::open_tasks(&ids))
     }
 
+    /// Walks over replays by time, after `after`, `limit` rows at a time; tasks that were replayed at or after `replayed_before`
+    /// are left to the normal path.
+    pub async fn walk_replays(
+        &self,
+        after: Option<ReplayPosition>,
+        replayed_before: Timestamp,
+        limit: usize,
+    ) -> Result<ReplayWalk, StoreError> {
+        run!(self.read [] walk::walk_replays(after, replayed_before, limit))
+    }
+
     /// Reads tasks for running them, in any order; unknown ones are left out.
     pub async fn load(&self, ids: &[TaskId]) -> Result<Vec<TaskRow>, StoreError> {
         let ids = ids.to_vec();
@@ -246,6 +257,13 @@ impl Store {
     ) -> Result<UpdateOutcome, StoreError> {
         let update = Update { task, changes: changes.clone(), etag: etag.map(ToOwned::to_owned), by, handoff, now, horizon };
         run!(self.write [update] update::update(&update))
+    }
+
+    /// Opens finished tasks again: undoes their terminal ends, and covers them by one outbox row (`handoff`), in one
+    /// transaction. Their budgets of attempts begin anew, due now and without expiry; a deadline counts from now.
+    pub async fn replay(&self, replays: &[Replay], handoff: HandoffId, now: Timestamp) -> Result<Vec<ReplayOutcome>, StoreError> {
+        let replays = replays.to_vec();
+        run!(self.write [replays] replay::replay(&replays, handoff, now))
     }
 
     /// Deletes a finished task and all that belongs to it.

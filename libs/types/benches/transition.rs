@@ -22,7 +22,7 @@ fn benches(criterion: &mut Criterion) {
     });
     let end = Some(LatestEnd { kind: EndKind::Retry, attempts_used: 1, next_run_at: None });
     let latest = Some(LatestRun { run: Run::FIRST.next(), kind: StartKind::Worker, attempt: 2, end });
-    let head = ChainHead { latest, previous_end: Some(EndKind::Lost), waiting: None };
+    let head = ChainHead { latest, previous_end: Some(EndKind::Lost), replayed: None, waiting: None };
     criterion.bench_function("state of a chain", |bencher| bencher.iter(|| black_box(black_box(&head).state())));
 }
 

@@ -124,6 +124,9 @@ pub struct ChainHead {
     pub latest: Option<LatestRun>,
     /// How the run before the newest ended; `None` when there is none.
     pub previous_end: Option<EndKind>,
+    /// The newest run whose terminal end a replay has undone: the budget of attempts in force began after it. `None` in the
+    /// first budget.
+    pub replayed: Option<Run>,
     /// Why it waits in SQL; `None` when the dispatcher has it, or when nothing waits.
     pub waiting: Option<WaitReason>,
 }
@@ -165,7 +168,7 @@ impl ChainHead {
     /// A task that was just committed.
     #[must_use]
     pub const fn new(waiting: Option<WaitReason>) -> Self {
-        Self { latest: None, previous_end: None, waiting }
+        Self { latest: None, previous_end: None, replayed: None, waiting }
     }
 
     /// The state that follows from the chain.
@@ -177,6 +180,10 @@ impl ChainHead {
         let Some(latest) = self.latest else { return after_wait(TaskState::Pending) };
         let before = match self.previous_end {
             None => TaskState::Queued,
+            // A terminal end that was undone leaves the task waiting.
+            Some(kind) if kind.is_terminal() && self.replayed.is_some() && self.replayed == latest.run.previous() => {
+                TaskState::Queued
+            }
             // A closer may have released a waiting task for an update; that too leaves it waiting.
             Some(EndKind::Released) => TaskState::Queued,
             Some(kind) => transition(TaskState::Running, TaskEvent::Ended(kind))?,
@@ -190,7 +197,37 @@ impl ChainHead {
             // Start and end of a closed slot are one transaction.
             (StartKind::Closer, None) => return Err(InvalidTransition { state: before, event: TaskEvent::Started }),
         };
-        if state.is_terminal() { Ok(state) } else { after_wait(state) }
+        match (state.is_terminal(), self.is_replayed(latest.run)) {
+            (true, true) => transition(state, TaskEvent::Replayed).and_then(after_wait),
+            (true, false) => Ok(state),
+            (false, true) => Err(InvalidTransition { state, event: TaskEvent::Replayed }),
+            (false, false) => after_wait(state),
+        }
+    }
+
+    /// The end of this run was undone by the newest replay.
+    fn is_replayed(&self, run: Run) -> bool {
+        self.replayed == Some(run)
+    }
+
+    /// How the task ended; `None` while it is open, or open again.
+    #[must_use]
+    pub fn terminal(&self) -> Option<EndKind> {
+        let latest = self.latest?;
+        latest.end.map(|end| end.kind).filter(|kind| kind.is_terminal() && !self.is_replayed(latest.run))
+    }
+
+    /// True while a run is open.
+    #[must_use]
+    pub fn has_open_run(&self) -> bool {
+        self.latest.is_some_and(|latest| latest.end.is_none())
+    }
+
+    /// When the next run is due by the end before it; `None` when there is none, when that end says nothing, or when it was
+    /// undone: a replay is due at once.
+    #[must_use]
+    pub fn next_run_at(&self) -> Option<Timestamp> {
+        self.latest.and_then(|latest| latest.end).and_then(|end| end.next_run_at)
     }
 
     /// The run that may start next: `None` while one is open or when the task has ended.
@@ -198,15 +235,18 @@ impl ChainHead {
     pub fn next_run(&self) -> Option<Run> {
         match self.latest {
             None => Some(Run::FIRST),
-            Some(LatestRun { run, end: Some(end), .. }) if !end.kind.is_terminal() => Some(run.next()),
+            Some(LatestRun { run, end: Some(_), .. }) if self.terminal().is_none() => Some(run.next()),
             Some(_) => None,
         }
     }
 
-    /// Attempts used so far.
+    /// Attempts used so far, of the budget in force.
     #[must_use]
     pub fn attempts_used(&self) -> u32 {
-        self.latest.map_or(0, |latest| latest.end.map_or(latest.attempt, |end| end.attempts_used))
+        match self.latest {
+            Some(latest) if !self.is_replayed(latest.run) => latest.end.map_or(latest.attempt, |end| end.attempts_used),
+            Some(_) | None => 0,
+        }
     }
 }
 
@@ -217,7 +257,7 @@ mod tests {
     fn head(kind: StartKind, end: Option<EndKind>, previous_end: Option<EndKind>, waiting: Option<WaitReason>) -> ChainHead {
         let end = end.map(|kind| LatestEnd { kind, attempts_used: 1, next_run_at: None });
         let run = if previous_end.is_some() { Run::FIRST.next() } else { Run::FIRST };
-        ChainHead { latest: Some(LatestRun { run, kind, attempt: 1, end }), previous_end, waiting }
+        ChainHead { latest: Some(LatestRun { run, kind, attempt: 1, end }), previous_end, replayed: None, waiting }
     }
 
     #[test]
@@ -250,6 +290,33 @@ mod tests {
         assert!(head(StartKind::Worker, None, Some(EndKind::Succeeded), None).state().is_err());
         assert!(head(StartKind::Closer, None, None, None).state().is_err());
         assert!(head(StartKind::Closer, Some(EndKind::Lost), None, None).state().is_err());
+        let replayed = |head| ChainHead { replayed: Some(Run::FIRST), ..head };
+        assert!(replayed(head(StartKind::Worker, Some(EndKind::Retry), None, None)).state().is_err(), "nothing to undo");
+        let later = ChainHead { replayed: Some(Run::FIRST.next()), ..head(StartKind::Worker, None, Some(EndKind::Failed), None) };
+        assert!(later.state().is_err(), "undone before it was there");
+    }
+
+    #[test]
+    fn a_replay_opens_a_task_again_with_nothing_used() {
+        use EndKind as E;
+        use StartKind::{Closer, Worker};
+        use TaskState as S;
+        let second = Run::FIRST.next();
+        for kind in E::ALL.into_iter().filter(|kind| kind.is_terminal()) {
+            let start = if kind == E::Expired { Closer } else { Worker };
+            let ended = head(start, Some(kind), None, None);
+            assert_eq!((ended.terminal(), ended.next_run(), ended.attempts_used()), (Some(kind), None, 1));
+            let replayed = ChainHead { replayed: Some(Run::FIRST), ..ended };
+            assert_eq!(replayed.state(), Ok(S::Queued));
+            assert_eq!(ChainHead { waiting: Some(WaitReason::Handoff), ..replayed }.state(), Ok(S::Pending));
+            assert_eq!((replayed.terminal(), replayed.next_run(), replayed.attempts_used()), (None, Some(second), 0));
+            // The run after it: what it is follows from itself.
+            for (end, state) in [(None, S::Running), (Some(E::Retry), S::Retrying), (Some(E::Failed), S::Failed)] {
+                let again = ChainHead { replayed: Some(Run::FIRST), ..head(Worker, end, Some(kind), None) };
+                assert_eq!((again.state(), again.attempts_used()), (Ok(state), 1), "{kind} {end:?}");
+                assert_eq!(again.terminal(), end.filter(|end| end.is_terminal()));
+            }
+        }
     }
 
     #[test]

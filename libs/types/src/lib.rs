@@ -5,18 +5,21 @@
 //!
 //! * [`state`]: the states of a task and the one function that moves between them.
 //! * [`chain`]: a task as a chain of runs, and how its state follows from the chain.
+//! * [`replay`]: how a finished task is run again.
 //! * [`retry`]: retry policies and the verdict on a failure.
 //! * [`spec`]: what a client asks to run; [`record`]: a task as it is read.
 //! * [`limits`]: every bound that outside input meets.
 
 pub mod chain;
 pub mod clock;
+mod digest;
 pub mod failure;
 pub mod id;
 pub mod limits;
 pub mod name;
 pub mod payload;
 pub mod record;
+pub mod replay;
 pub mod retry;
 pub mod spec;
 pub mod state;
@@ -29,6 +32,7 @@ pub use id::{HandoffId, LeaseToken, RequestId, TaskId, WorkerId};
 pub use limits::Limits;
 pub use name::{FairnessKey, QueueName, Tag, TaskName};
 pub use payload::Payload;
+pub use replay::ReplaySpec;
 pub use retry::{RetryPolicy, Verdict};
 pub use spec::{Idempotency, IdempotencyPolicy, Priority, TaskChanges, TaskSpec};
 pub use state::{TaskEvent, TaskState, transition};

@@ -80,6 +80,19 @@ pub struct RunEndRecord {
     pub failure: Option<Failure>,
     /// When the next run is due.
     pub next_run_at: Option<Timestamp>,
+    /// The replay that has undone it, if there was one.
+    pub replay: Option<ReplayRecord>,
+}
+
+/// A replay: the end that it belongs to does not count any more, and a new budget of attempts began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplayRecord {
+    /// When.
+    pub at: Timestamp,
+    /// Counted starts of the budget; those of the task's policy when `None`.
+    pub max_attempts: Option<u32>,
+    /// Why, for people; may be empty.
+    pub reason: String,
 }
 
 /// Latest progress report of a run.

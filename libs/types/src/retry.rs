@@ -106,6 +106,13 @@ impl RetryPolicy {
         Ok(Self { max_attempts, initial_backoff, multiplier, max_backoff, jitter, non_retryable_kinds })
     }
 
+    /// The same policy with another number of counted starts, within its bounds.
+    #[must_use]
+    pub fn with_max_attempts(mut self, max_attempts: u32) -> Self {
+        self.max_attempts = max_attempts.clamp(1, Limits::MAX_ATTEMPTS);
+        self
+    }
+
     /// Counted starts in all, the first included.
     #[must_use]
     pub const fn max_attempts(&self) -> u32 {

@@ -2,10 +2,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use sha2::{Digest as _, Sha256};
-
 use crate::{
     clock::Timestamp,
+    digest::Parts,
     id::TaskId,
     name::{FairnessKey, QueueName, Tag, TaskName},
     payload::Payload,
@@ -118,15 +117,7 @@ impl TaskSpec {
     /// Equal digests mean the same request.
     #[must_use]
     pub fn digest(&self) -> [u8; 16] {
-        // Every part goes in with its length first, so that no two lists of parts run into the same bytes.
-        struct Parts(Sha256);
-        impl Parts {
-            fn add(&mut self, part: &[u8]) {
-                self.0.update((part.len() as u64).to_le_bytes());
-                self.0.update(part);
-            }
-        }
-        let mut parts = Parts(Sha256::new());
+        let mut parts = Parts::default();
         parts.add(self.name.as_str().as_bytes());
         parts.add(self.queue.as_str().as_bytes());
         parts.add(&[self.priority.get()]);
@@ -145,9 +136,7 @@ impl TaskSpec {
             self.run_at, self.expires_at, self.timeout, self.deadline, self.retry, self.idempotency, self.fairness_key
         );
         parts.add(rest.as_bytes());
-        let mut digest = [0; 16];
-        digest.copy_from_slice(&parts.0.finalize()[..16]);
-        digest
+        parts.finish()
     }
 
     /// Bytes of what may be large: payload and metadata.

@@ -30,7 +30,7 @@ impl TaskState {
     pub const ALL: [Self; 8] =
         [Self::Pending, Self::Queued, Self::Running, Self::Retrying, Self::Succeeded, Self::Failed, Self::Cancelled, Self::Expired];
 
-    /// True for the states that a task does not leave.
+    /// True for the states that a task leaves by a replay only.
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         match self {
@@ -90,11 +90,13 @@ pub enum TaskEvent {
     Ended(EndKind),
     /// The next slot was closed without a run: cancelled, expired or failed while nothing ran, or released by an update.
     Closed(EndKind),
+    /// The terminal end was undone: a new budget begins.
+    Replayed,
 }
 
 impl TaskEvent {
     /// All events.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::HandedOff,
         Self::SetAside,
         Self::Started,
@@ -112,6 +114,7 @@ impl TaskEvent {
         Self::Closed(EndKind::Retry),
         Self::Closed(EndKind::Released),
         Self::Closed(EndKind::Lost),
+        Self::Replayed,
     ];
 }
 
@@ -123,6 +126,7 @@ impl fmt::Display for TaskEvent {
             Self::Started => f.write_str("started"),
             Self::Ended(kind) => write!(f, "run ended {kind}"),
             Self::Closed(kind) => write!(f, "slot closed {kind}"),
+            Self::Replayed => f.write_str("replayed"),
         }
     }
 }
@@ -144,7 +148,7 @@ pub struct InvalidTransition {
 /// # Errors
 /// The event cannot happen in this state.
 pub const fn transition(state: TaskState, event: TaskEvent) -> Result<TaskState, InvalidTransition> {
-    use TaskEvent::{Closed, Ended, HandedOff, SetAside, Started};
+    use TaskEvent::{Closed, Ended, HandedOff, Replayed, SetAside, Started};
     use TaskState::{Cancelled, Expired, Failed, Pending, Queued, Retrying, Running, Succeeded};
     match (state, event) {
         (Pending | Queued, HandedOff) => Ok(Queued),
@@ -162,8 +166,9 @@ pub const fn transition(state: TaskState, event: TaskEvent) -> Result<TaskState,
         (Running, Ended(EndKind::Released | EndKind::Lost)) => Ok(Queued),
         // An update of a waiting task closes a slot and hands the task out anew.
         (Pending | Queued | Retrying, Closed(EndKind::Released)) => Ok(Pending),
-        (Running, HandedOff | SetAside | Started | Ended(EndKind::Expired) | Closed(_))
-        | (Pending | Queued | Retrying, Ended(_) | Closed(EndKind::Succeeded | EndKind::Retry | EndKind::Lost))
+        (Succeeded | Failed | Cancelled | Expired, Replayed) => Ok(Pending),
+        (Running, HandedOff | SetAside | Started | Ended(EndKind::Expired) | Closed(_) | Replayed)
+        | (Pending | Queued | Retrying, Ended(_) | Closed(EndKind::Succeeded | EndKind::Retry | EndKind::Lost) | Replayed)
         | (Succeeded | Failed | Cancelled | Expired, HandedOff | SetAside | Started | Ended(_) | Closed(_)) => {
             Err(InvalidTransition { state, event })
         }
@@ -177,10 +182,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_leaves_a_terminal_state() {
-        for state in TaskState::ALL.into_iter().filter(|s| s.is_terminal()) {
-            for event in TaskEvent::ALL {
-                assert_eq!(transition(state, event), Err(InvalidTransition { state, event }));
+    fn only_a_replay_leaves_a_terminal_state_and_it_leaves_no_other() {
+        for state in TaskState::ALL {
+            for event in TaskEvent::ALL.into_iter().filter(|event| state.is_terminal() || *event == TaskEvent::Replayed) {
+                let replayed = state.is_terminal() && event == TaskEvent::Replayed;
+                let expected = if replayed { Ok(TaskState::Pending) } else { Err(InvalidTransition { state, event }) };
+                assert_eq!(transition(state, event), expected);
             }
         }
     }

@@ -10,8 +10,10 @@ use oxcart_proto::pb::{
     dispatcher::v1::{JournalGap, PartitionInfo, SessionInfo, StreamJournalResponse, Transition, stream_journal_response::Message},
     monitor::v1::{watch_events_response::Kind, *},
 };
-use oxcart_store::model::{EndOutcome, RunRecord, Start, StartOutcome, TaskRecord, View};
-use oxcart_types::{Clock as _, EndKind, IdSource as _, LeaseToken, Run, SystemClock, SystemIds, TaskId, TaskState};
+use oxcart_store::model::{Close, EndOutcome, Replay, RunRecord, Start, StartOutcome, TaskRecord, View};
+use oxcart_types::{
+    Clock as _, EndKind, Failure, IdSource as _, LeaseToken, ReplaySpec, Run, SystemClock, SystemIds, TaskId, TaskState,
+};
 use support::{Fixture, ago, entry};
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -90,6 +92,42 @@ async fn a_quarantined_task_fails_as_poison_and_leaves_the_queue() {
     fixture.until("its entry is removed", async || !fixture.fake.removed.lock().unwrap().is_empty()).await;
     let removed = fixture.fake.removed.lock().unwrap()[0].keys[0].clone();
     assert_eq!((removed.task_id, removed.run, removed.priority), (task.to_string(), 1, 4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quarantine_that_is_told_late_does_not_end_a_replay() {
+    let fixture = Fixture::start().await;
+    let poisoned = fixture.submit("echo", &[], ago(10)).await;
+    fixture.say("c1", vec![entry(Transition::Quarantined, poisoned, 1)]);
+    fixture.until("the task has failed", async || fixture.read(poisoned).await.state == TaskState::Failed).await;
+    // Of this one the entry of a run that is long past is told: the run was lost, and another one failed.
+    let lost = fixture.submit("echo", &[], ago(100)).await;
+    fixture.begin(lost, 90).await;
+    fixture.say("c2", vec![entry(Transition::Reaped, lost, 1)]);
+    fixture.until("the run is lost", async || fixture.read(lost).await.state == TaskState::Queued).await;
+    let close = Close {
+        task: lost,
+        run: None,
+        kind: EndKind::Failed,
+        by: SystemIds.lease_token(),
+        failure: Failure::new("X", "x"),
+        at: SystemClock.now(),
+    };
+    fixture.store.close(&close).await.expect("closed");
+    let replays =
+        [poisoned, lost].map(|task| Replay { task, by: SystemIds.lease_token(), spec: ReplaySpec::default(), request: None });
+    let (outbox, now) = (SystemIds.handoff_id(), SystemClock.now());
+    fixture.store.replay(&replays, outbox, now).await.expect("replayed");
+    fixture.store.confirm_handoffs(&[outbox], &[]).await.expect("confirmed");
+    fixture.say("c3", vec![entry(Transition::Quarantined, poisoned, 1), entry(Transition::Quarantined, lost, 1)]);
+    fixture
+        .until("the cursor is kept", async || {
+            fixture.store.cursor("monitor.recorder").await.expect("read").as_deref() == Some("c3")
+        })
+        .await;
+    for task in [poisoned, lost] {
+        assert_eq!(fixture.read(task).await.state, TaskState::Queued);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,7 +49,8 @@ impl Core {
         Ok(SubmitUnit { tasks: admitted.into_iter().map(|(_, task)| task).collect(), request })
     }
 
-    fn request(&self, id: &str, now: Timestamp, bad: &mut Violations) -> Option<(oxcart_types::RequestId, Timestamp)> {
+    /// Reads a request id, with the end of its life.
+    pub(crate) fn request(&self, id: &str, now: Timestamp, bad: &mut Violations) -> Option<(oxcart_types::RequestId, Timestamp)> {
         if id.is_empty() {
             return None;
         }

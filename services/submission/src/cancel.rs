@@ -47,7 +47,7 @@ impl Core {
         let entry = entry_of(&record);
         let now = self.clock.now();
         let failure = Failure::new(FailureKind::CANCELLED, if reason.is_empty() { "cancelled" } else { reason });
-        let close = Close { task, kind: EndKind::Cancelled, by: self.ids.lease_token(), failure, at: now };
+        let close = Close { task, run: None, kind: EndKind::Cancelled, by: self.ids.lease_token(), failure, at: now };
         let cancel = Cancel { reason: reason.to_owned(), requested_at: now, grace };
         for _ in 0..TRIES {
             match self.store.close(&close).await? {
@@ -57,12 +57,13 @@ impl Core {
                 }
                 CloseOutcome::Ended(EndKind::Cancelled) => return Ok(Cancelled::Acknowledged),
                 CloseOutcome::Ended(kind) => return Err(Error::Finished(task, kind)),
-                CloseOutcome::NoTask => return Err(Error::NoTask(task)),
+                CloseOutcome::Moved(_) | CloseOutcome::NoTask => return Err(Error::NoTask(task)),
                 CloseOutcome::Running(open) => {
                     self.store.request_cancel(task, &cancel).await?;
                     self.remove(&open.entry, open.entry.run, Some((reason.to_owned(), grace))).await;
                     let now = self.reader.basic(task).await?.ok_or(Error::NoTask(task))?;
-                    if now.state == TaskState::Running {
+                    // A run of a replay that came in between is not what the request was written for.
+                    if now.state == TaskState::Running && now.cancel.is_some() {
                         return Ok(Cancelled::Requested);
                     }
                 }

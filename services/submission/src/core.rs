@@ -15,6 +15,7 @@ use crate::{
     handoff::Handoffs,
     metrics::Meters,
     reader::Reader,
+    replay::Replayer,
     wait::Waiters,
 };
 
@@ -31,6 +32,7 @@ pub(crate) struct Core {
     pub(crate) committer: Committer,
     pub(crate) handoffs: Handoffs,
     pub(crate) reader: Reader,
+    pub(crate) replayer: Replayer,
     pub(crate) waiters: Waiters,
     /// Steps that outlive the call that began them.
     pub(crate) tracker: TaskTracker,

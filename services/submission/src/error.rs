@@ -29,6 +29,10 @@ pub(crate) enum Error {
     Finished(TaskId, EndKind),
     #[error("task {0} has not ended")]
     NotFinished(TaskId),
+    #[error("task {0} has succeeded; say allow_succeeded to replay it all the same")]
+    Succeeded(TaskId),
+    #[error("the request id {0} was used with another body")]
+    RequestReused(RequestId),
     #[error("task {0} has changed since it was read")]
     Changed(TaskId),
     #[error("too much is waiting")]
@@ -78,6 +82,8 @@ impl From<Error> for Status {
             Error::Running(id) => status::failed_precondition(reason::TASK_RUNNING, id.to_string(), text),
             Error::Finished(id, _) => status::failed_precondition(reason::TASK_FINISHED, id.to_string(), text),
             Error::NotFinished(id) => status::failed_precondition(reason::TASK_NOT_FINISHED, id.to_string(), text),
+            Error::Succeeded(id) => status::failed_precondition(reason::TASK_SUCCEEDED, id.to_string(), text),
+            Error::RequestReused(request) => request_reused(request),
             Error::Changed(_) => status::aborted(reason::ETAG_MISMATCH, text),
             Error::Busy => status::resource_exhausted(reason::OVERLOADED, text, SOON),
             Error::Backlog { .. } => status::resource_exhausted(reason::QUEUE_FULL, text, LATER),

@@ -18,6 +18,7 @@ mod grpc;
 mod handoff;
 pub mod metrics;
 mod reader;
+mod replay;
 mod service;
 mod sweep;
 mod update;

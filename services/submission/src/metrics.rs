@@ -26,6 +26,8 @@ pub const UNCONFIRMED_TASKS: &str = "unconfirmed_tasks";
 pub const SWEPT: &str = "swept_tasks";
 /// Resyncs begun because a queue partition was lost or rolled back.
 pub const RESYNCS: &str = "resyncs";
+/// Finished tasks that were replayed.
+pub const REPLAYED_TASKS: &str = "replayed_tasks";
 /// Calls that wait for a task.
 pub const WAITERS: &str = "waiters";
 
@@ -73,6 +75,7 @@ pub(crate) struct Meters {
     pub(crate) unconfirmed: Gauge,
     pub(crate) swept: Family<SweepLabels, Counter>,
     pub(crate) resyncs: Counter,
+    pub(crate) replayed: Counter,
     pub(crate) waiters: Gauge,
 }
 
@@ -106,6 +109,7 @@ impl Meters {
             registry.register(UNCONFIRMED_TASKS, "Tasks not confirmed by the dispatcher", meters.unconfirmed.clone());
             registry.register(SWEPT, "What sweepers did to tasks", meters.swept.clone());
             registry.register(RESYNCS, "Resyncs begun", meters.resyncs.clone());
+            registry.register(REPLAYED_TASKS, "Finished tasks that were replayed", meters.replayed.clone());
             registry.register(WAITERS, "Calls that wait for a task", meters.waiters.clone());
         });
         meters

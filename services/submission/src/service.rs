@@ -20,6 +20,7 @@ use crate::{
     handoff::Handoffs,
     metrics::Meters,
     reader::Reader,
+    replay::{ReplayDeps, Replayer},
     sweep,
     wait::Waiters,
 };
@@ -59,11 +60,19 @@ impl Submission {
             handoffs: handoffs.clone(),
             meters: meters.clone(),
         };
+        let replays = ReplayDeps {
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            ids: Arc::clone(&ids),
+            handoffs: handoffs.clone(),
+            meters: meters.clone(),
+        };
         let core = Core {
             limits: config.limits(),
             backlogs: Backlogs::new(config.queue_backlog),
             committer: Committer::spawn(&config, commits),
             reader: Reader::spawn(&store, config.waiters.max(1)),
+            replayer: Replayer::spawn(config.waiting_tasks.max(1), replays),
             waiters: Waiters::new(config.waiters, meters.clone()),
             tracker: TaskTracker::new(),
             stopping: CancellationToken::new(),

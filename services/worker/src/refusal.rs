@@ -22,8 +22,8 @@ pub(crate) enum Next {
     Start(Run),
     /// This run may start later: put it into the queue for then.
     Enqueue(Run, Duration),
-    /// No run may start any more: close the next slot.
-    Close(Closing),
+    /// No run may start any more: close this slot, which is the next.
+    Close(Run, Closing),
 }
 
 /// Why no run may start any more.
@@ -67,6 +67,10 @@ pub(crate) fn after_refusal(refused: &RefusedStart, granted: Run, fresh: bool, n
                 Some(left) => Next::GiveBack(left.max(PAUSE)),
             }
         }
+        // The terminal end was undone.
+        Some(LatestRun { run, end: Some(_), .. }) if task.head.replayed == Some(run) => {
+            after_closed_chain(task, run.next(), None, granted, now)
+        }
         // Start and end of a closed slot are one transaction: what is read here is a defect, and somebody will see it again.
         Some(LatestRun { end: None, kind: StartKind::Closer, .. }) => Next::GiveBack(lease_ttl),
         Some(LatestRun { run, end: Some(end), .. }) => match end.kind {
@@ -84,10 +88,10 @@ pub(crate) fn after_refusal(refused: &RefusedStart, granted: Run, fresh: bool, n
 /// No run is open and the task has not ended: `next` may start at `due`, unless something forbids it.
 fn after_closed_chain(task: &OpenTask, next: Run, due: Option<Timestamp>, granted: Run, now: Timestamp) -> Next {
     if task.cancel.is_some() {
-        return Next::Close(Closing::Cancelled);
+        return Next::Close(next, Closing::Cancelled);
     }
     if let Some(closing) = out_of_time(task.head.attempts_used(), task.start_by, task.deadline_at, now) {
-        return Next::Close(closing);
+        return Next::Close(next, closing);
     }
     match due.map(|due| until(due, now)) {
         Some(wait) if !wait.is_zero() => Next::Enqueue(next, wait),
@@ -143,7 +147,7 @@ mod tests {
             fairness_key: None,
             due_at: None,
         };
-        let head = ChainHead { latest, previous_end: None, waiting: None };
+        let head = ChainHead { latest, previous_end: None, replayed: None, waiting: None };
         let started_at = latest.filter(|l| l.end.is_none()).map(|_| at(-60));
         RefusedStart {
             task: OpenTask { entry, head, started_at, start_by: None, deadline_at: None, cancel: None },
@@ -194,11 +198,18 @@ mod tests {
             // The granted one, and due: somebody was between; look again later.
             (ended(1, EndKind::Retry, Some(at(-1))), 2, Next::GiveBack(secs(1))),
             (ended(1, EndKind::Retry, Some(at(3))), 2, Next::Enqueue(run(2), secs(3))),
+            // The end was undone: what follows it is due at once.
+            (with(ended(1, EndKind::Failed, None), |r| r.task.head.replayed = Some(run(1))), 1, Next::Start(run(2))),
+            (with(ended(2, EndKind::Failed, None), |r| r.task.head.replayed = Some(run(1))), 1, Next::Drop(TaskState::Failed)),
             // Nothing may start.
-            (with(ended(1, EndKind::Retry, None), cancelled), 2, Next::Close(Closing::Cancelled)),
-            (with(refused(None), |r| r.task.start_by = Some(at(-1))), 1, Next::Close(Closing::Expired)),
+            (with(ended(1, EndKind::Retry, None), cancelled), 2, Next::Close(run(2), Closing::Cancelled)),
+            (with(refused(None), |r| r.task.start_by = Some(at(-1))), 1, Next::Close(run(1), Closing::Expired)),
             (with(ended(1, EndKind::Retry, None), |r| r.task.start_by = Some(at(-1))), 1, Next::Start(run(2))),
-            (with(ended(1, EndKind::Retry, None), |r| r.task.deadline_at = Some(at(-1))), 2, Next::Close(Closing::Deadline)),
+            (
+                with(ended(1, EndKind::Retry, None), |r| r.task.deadline_at = Some(at(-1))),
+                2,
+                Next::Close(run(2), Closing::Deadline),
+            ),
         ];
         for (refused, granted, expected) in table {
             assert_eq!(after_refusal(&refused, run(granted), true, at(0), LEASE), expected, "{refused:?} granted {granted}");

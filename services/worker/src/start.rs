@@ -3,7 +3,7 @@
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use oxcart_service::telemetry::propagation::TraceContext;
-use oxcart_store::model::{Close, CloseOutcome, RunKey, Start, StartOutcome, TakeOver, TakeOverOutcome, TaskRow};
+use oxcart_store::model::{Budget, Close, CloseOutcome, RunKey, Start, StartOutcome, TakeOver, TakeOverOutcome, TaskRow};
 use oxcart_types::{EndKind, Failure, FailureKind, Payload, Run, TaskId, TaskState};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -36,6 +36,14 @@ impl Claim {
     fn key(&self) -> RunKey {
         RunKey { task: self.grant.task, run: self.run, token: self.grant.token }
     }
+}
+
+/// A run that SQL took.
+struct Started {
+    claim: Claim,
+    attempt: u32,
+    checkpoint: Option<Payload>,
+    budget: Option<Budget>,
 }
 
 /// Takes grants as they come: while some batches are on their way, the next collects.
@@ -159,26 +167,15 @@ impl Batch {
             self.give_back(&claim.grant, claim.run, self.core.config.unknown_handler_delay, &reason);
             return None;
         }
-        let (start_by, deadline_at) = (spec.start_by(created_at), spec.deadline_at(created_at));
-        if start_by.is_some_and(|at| at <= now) {
-            // Only what never started can expire; of the first run that is known without asking.
-            let used = if claim.run == Run::FIRST { Ok(Some(0)) } else { self.core.store.attempts_used(claim.grant.task).await };
-            match used {
-                Ok(used) => {
-                    if let Some(closing) = out_of_time(used.unwrap_or_default(), start_by, deadline_at, now) {
-                        self.close(&claim, closing).await;
-                        return None;
-                    }
-                }
-                Err(error) => {
-                    self.core.store_failed("read", &error);
-                    self.give_back(&claim.grant, claim.run, PAUSE, "the database fails");
-                    return None;
-                }
-            }
+        // Of a first run the specification tells all that counts; of later ones the start is refused with what their chain says.
+        if claim.run != Run::FIRST {
+            return Some(claim);
         }
-        if let Some(wait) = spec.run_at.filter(|_| claim.run == Run::FIRST).map(|at| until(at, now)).filter(|wait| !wait.is_zero())
-        {
+        if let Some(closing) = out_of_time(0, spec.start_by(created_at), spec.deadline_at(created_at), now) {
+            self.close(&claim, Run::FIRST, closing).await;
+            return None;
+        }
+        if let Some(wait) = spec.run_at.map(|at| until(at, now)).filter(|wait| !wait.is_zero()) {
             self.give_back(&claim.grant, claim.run, wait, "not due");
             return None;
         }
@@ -211,7 +208,9 @@ impl Batch {
         let (mut started, mut again, mut silent) = (Vec::new(), Vec::new(), Vec::new());
         for (mut claim, outcome) in claims.into_iter().zip(outcomes) {
             match outcome {
-                StartOutcome::Started { attempt, checkpoint } => started.push((claim, attempt, checkpoint)),
+                StartOutcome::Started { attempt, checkpoint, budget } => {
+                    started.push(Started { claim, attempt, checkpoint, budget });
+                }
                 StartOutcome::NoTask => self.settle(&claim.grant, claim.run, Settlement::Dropped(None)),
                 StartOutcome::Refused(refused) => {
                     let (now, ttl) = (self.core.clock.now(), self.core.settings().lease_ttl);
@@ -219,7 +218,7 @@ impl Batch {
                         Next::Drop(state) => self.settle(&claim.grant, claim.run, Settlement::Dropped(Some(state))),
                         Next::GiveBack(delay) => self.give_back(&claim.grant, claim.run, delay, "another run is open"),
                         Next::Enqueue(run, delay) => self.give_back(&claim.grant, run, delay, "not due"),
-                        Next::Close(closing) => self.close(&claim, closing).await,
+                        Next::Close(run, closing) => self.close(&claim, run, closing).await,
                         Next::TakeOver(run) => {
                             claim.run = run;
                             silent.push(claim);
@@ -239,9 +238,9 @@ impl Batch {
     }
 
     /// Enters the handlers of started runs. `late`: the start took long, so SQL is asked again first.
-    async fn enter(&mut self, started: Vec<(Claim, u32, Option<Payload>)>, late: bool) {
+    async fn enter(&mut self, started: Vec<Started>, late: bool) {
         let mine = if late && !started.is_empty() {
-            let keys: Vec<RunKey> = started.iter().map(|(claim, ..)| claim.key()).collect();
+            let keys: Vec<RunKey> = started.iter().map(|started| started.claim.key()).collect();
             let mut pauses = Pauses::new();
             loop {
                 match self.core.store.still_mine(&keys).await {
@@ -256,24 +255,29 @@ impl Batch {
         } else {
             vec![true; started.len()]
         };
-        for ((claim, attempt, checkpoint), mine) in started.into_iter().zip(mine) {
+        for (started, mine) in started.into_iter().zip(mine) {
             if mine {
-                self.enter_one(claim, attempt, checkpoint, late);
+                self.enter_one(started, late);
             } else {
-                self.settle(&claim.grant, claim.run, Settlement::Dropped(None));
+                self.settle(&started.claim.grant, started.claim.run, Settlement::Dropped(None));
             }
         }
     }
 
-    fn enter_one(&self, claim: Claim, number: u32, checkpoint: Option<Payload>, late: bool) {
+    fn enter_one(&self, started: Started, late: bool) {
+        let Started { claim, attempt: number, checkpoint, budget } = started;
         let core = &self.core;
-        let (key, spec) = (claim.key(), claim.row.spec);
+        let (key, mut spec) = (claim.key(), claim.row.spec);
+        if let Some(attempts) = budget.and_then(|budget| budget.max_attempts) {
+            spec.retry = spec.retry.with_max_attempts(attempts);
+        }
+        let began_at = budget.map_or(claim.row.created_at, |budget| budget.began_at);
         let attempt = Arc::new(Attempt::new(NewAttempt {
             key,
             name: spec.name.clone(),
             number,
             retry: spec.retry.clone(),
-            deadline_at: spec.deadline_at(claim.row.created_at),
+            deadline_at: spec.deadline_at(began_at),
             timeout: spec.timeout,
             started_at: core.clock.now(),
             grant: claim.grant,
@@ -346,7 +350,8 @@ impl Batch {
         again
     }
 
-    async fn close(&mut self, claim: &Claim, closing: Closing) {
+    /// Closes the slot of `run`, the next one.
+    async fn close(&mut self, claim: &Claim, run: Run, closing: Closing) {
         let (kind, message) = match closing {
             Closing::Cancelled => (FailureKind::CANCELLED, "the task was cancelled"),
             Closing::Expired => (FailureKind::EXPIRED, "the task was not started in time"),
@@ -354,6 +359,7 @@ impl Batch {
         };
         let close = Close {
             task: claim.grant.task,
+            run: Some(run),
             kind: closing.kind(),
             by: claim.grant.token,
             failure: Failure::new(kind, message).fatal(),
@@ -366,6 +372,7 @@ impl Batch {
             Ok(CloseOutcome::Ended(kind)) => self.settle(&claim.grant, claim.run, Settlement::Dropped(terminal_state(kind))),
             Ok(CloseOutcome::NoTask) => self.settle(&claim.grant, claim.run, Settlement::Dropped(None)),
             Ok(CloseOutcome::Running(_)) => self.give_back(&claim.grant, claim.run, PAUSE, "another run is open"),
+            Ok(CloseOutcome::Moved(run)) => self.give_back(&claim.grant, run, Duration::ZERO, "the task is in motion"),
             Err(error) => {
                 self.core.store_failed("close", &error);
                 self.give_back(&claim.grant, claim.run, PAUSE, "the database fails");

@@ -3,9 +3,7 @@
 use async_trait::async_trait;
 use oxcart_store::{
     Store, StoreError,
-    model::{
-        Cancel, Close, CloseOutcome, End, EndOutcome, Live, RunKey, Start, StartOutcome, TakeOver, TakeOverOutcome, TaskRow, View,
-    },
+    model::{Cancel, Close, CloseOutcome, End, EndOutcome, Live, RunKey, Start, StartOutcome, TakeOver, TakeOverOutcome, TaskRow},
 };
 use oxcart_types::{TaskId, Timestamp};
 
@@ -28,8 +26,6 @@ pub trait RunStore: Send + Sync + 'static {
     async fn cancels(&self, tasks: &[TaskId]) -> Result<Vec<(TaskId, Cancel)>, StoreError>;
     /// Closes the next slot of a task.
     async fn close(&self, close: &Close) -> Result<CloseOutcome, StoreError>;
-    /// Attempts used so far; `None` for an unknown task.
-    async fn attempts_used(&self, task: TaskId) -> Result<Option<u32>, StoreError>;
     /// Answers when the database does.
     async fn ping(&self) -> Result<(), StoreError>;
 }
@@ -66,11 +62,6 @@ impl RunStore for Store {
 
     async fn close(&self, close: &Close) -> Result<CloseOutcome, StoreError> {
         Self::close(self, close).await
-    }
-
-    async fn attempts_used(&self, task: TaskId) -> Result<Option<u32>, StoreError> {
-        let found = self.get(&[task], View::Basic).await?;
-        Ok(found.into_iter().next().flatten().map(|task| task.head.attempts_used()))
     }
 
     async fn ping(&self) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! Looks after running tasks: cancels, leases of which nobody knows, signs of life.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use oxcart_sdk::StopReason;
 use oxcart_store::model::{Live, Progress, RunKey};
@@ -64,8 +64,10 @@ pub(crate) async fn run(core: Arc<Core>, mut notices: mpsc::Receiver<Notice>) {
 
 async fn hear(core: &Arc<Core>, notice: Notice) {
     match notice {
-        Notice::Cancel { tasks, reason, grace } => {
-            for attempt in tasks.into_iter().filter_map(|task| core.held.attempt_of(task)) {
+        Notice::Cancel { runs, reason, grace } => {
+            // A notice that comes late must not stop a later run, which may be that of a replay. When it was meant, SQL says so.
+            let attempt = |(task, run)| core.held.attempt_of(task).filter(|attempt| attempt.key.run <= run);
+            for attempt in runs.into_iter().filter_map(attempt) {
                 stop(core, &attempt, StopReason::Cancelled { reason: reason.clone() }, grace);
             }
         }
@@ -79,13 +81,16 @@ async fn hear(core: &Arc<Core>, notice: Notice) {
 
 /// The dispatcher tells of cancels at once; this finds those of which it did not hear.
 async fn read_cancels(core: &Arc<Core>, attempts: &[Arc<Attempt>], older_than: Duration) {
-    let ids: Vec<TaskId> = attempts.iter().filter(|a| a.started.elapsed() >= older_than).map(|a| a.key.task).collect();
+    let asked: HashMap<TaskId, &Arc<Attempt>> =
+        attempts.iter().filter(|a| a.started.elapsed() >= older_than).map(|a| (a.key.task, a)).collect();
+    let ids: Vec<TaskId> = asked.keys().copied().collect();
     for ids in ids.chunks(Limits::BATCH_ITEMS) {
         match core.store.cancels(ids).await {
             Ok(cancels) => {
                 for (task, cancel) in cancels {
-                    if let Some(attempt) = core.held.attempt_of(task) {
-                        stop(core, &attempt, StopReason::Cancelled { reason: cancel.reason }, cancel.grace);
+                    // The run that was asked about: one that began meanwhile may belong to a replay.
+                    if let Some(attempt) = asked.get(&task) {
+                        stop(core, attempt, StopReason::Cancelled { reason: cancel.reason }, cancel.grace);
                     }
                 }
             }

@@ -30,8 +30,11 @@ fn legal(chain: &Chain, bad: &mut impl FnMut(Invariant, String)) {
             (None, StartKind::Worker) if index < last => bad(Invariant::I3, format!("run {number} is open, and another follows")),
             (None, StartKind::Worker) => {}
             (Some(end), kind) => {
-                if end.kind.is_terminal() && index < last {
+                if end.kind.is_terminal() && end.replay.is_none() && index < last {
                     bad(Invariant::I3, format!("run {number} ended {}, and another follows", end.kind));
+                }
+                if !end.kind.is_terminal() && end.replay.is_some() {
+                    bad(Invariant::I3, format!("run {number} ended {}, and a replay has undone that", end.kind));
                 }
                 if !may_write(kind, end.kind) {
                     bad(Invariant::I3, format!("run {number}, a {kind:?}'s, ended {}", end.kind));
@@ -39,7 +42,8 @@ fn legal(chain: &Chain, bad: &mut impl FnMut(Invariant, String)) {
             }
         }
     }
-    let ended = chain.runs.last().and_then(|run| run.end.as_ref()).is_some_and(|end| end.kind.is_terminal());
+    let stands = |end: &RunEndRecord| end.kind.is_terminal() && end.replay.is_none();
+    let ended = chain.runs.last().and_then(|run| run.end.as_ref()).is_some_and(stands);
     if ended != chain.task.state.is_terminal() {
         bad(Invariant::I3, format!("is {} with the chain {:?}", chain.task.state, kinds(chain)));
     }
@@ -56,38 +60,40 @@ fn kinds(chain: &Chain) -> Vec<Option<EndKind>> {
     chain.runs.iter().map(|run| run.end.as_ref().map(|end| end.kind)).collect()
 }
 
-fn by_worker(chain: &Chain) -> impl Iterator<Item = &RunRecord> {
-    chain.runs.iter().filter(|run| run.kind == StartKind::Worker)
-}
-
 fn end_kind(run: &RunRecord) -> Option<EndKind> {
     run.end.as_ref().map(|end| end.kind)
 }
 
-/// I6: each attempt is counted once, a release gives its own back, and there are never more than allowed.
+/// I6: each attempt is counted once, a release gives its own back, and there are never more than allowed: in each budget, of
+/// which a replay begins another.
 fn counted(chain: &Chain, bad: &mut impl FnMut(Invariant, String)) {
-    let max = chain.task.spec.retry.max_attempts();
-    let mut used = 0;
-    for run in by_worker(chain) {
-        if run.attempt != used + 1 {
-            bad(Invariant::I6, format!("run {} is attempt {} after {used} used", run.run, run.attempt));
+    let mut max = chain.task.spec.retry.max_attempts();
+    let (mut used, mut starts, mut releases) = (0, 0, 0);
+    for run in &chain.runs {
+        if run.kind == StartKind::Worker {
+            if run.attempt != used + 1 {
+                bad(Invariant::I6, format!("run {} is attempt {} after {used} used", run.run, run.attempt));
+            }
+            if run.attempt > max {
+                bad(Invariant::I6, format!("run {} is attempt {} of {max}", run.run, run.attempt));
+            }
+            let released = u32::from(end_kind(run) == Some(EndKind::Released));
+            (used, starts, releases) = (run.attempt - released, starts + 1, releases + released);
+            if starts > max + releases {
+                bad(Invariant::I6, format!("{starts} starts with {max} attempts and {releases} releases"));
+            }
         }
-        if run.attempt > max {
-            bad(Invariant::I6, format!("run {} is attempt {} of {max}", run.run, run.attempt));
+        if let Some(replay) = run.end.as_ref().and_then(|end| end.replay.as_ref()) {
+            max = replay.max_attempts.unwrap_or(chain.task.spec.retry.max_attempts());
+            (used, starts, releases) = (0, 0, 0);
         }
-        used = run.attempt - u32::from(end_kind(run) == Some(EndKind::Released));
-    }
-    let (starts, releases) =
-        (by_worker(chain).count(), by_worker(chain).filter(|run| end_kind(run) == Some(EndKind::Released)).count());
-    if starts > max as usize + releases {
-        bad(Invariant::I6, format!("{starts} starts with {max} attempts and {releases} releases"));
     }
 }
 
 /// I7: no start before its time or after its last moment. The clock that wrote the start is the one that was asked.
 fn in_time(chain: &Chain, bad: &mut impl FnMut(Invariant, String)) {
     let spec = &chain.task.spec;
-    let deadline = spec.deadline.and_then(|by| later(chain.task.created_at, by));
+    let mut deadline = spec.deadline.and_then(|by| later(chain.task.created_at, by));
     // An update closes a slot as RELEASED and changes the row: the row says nothing of the runs before it.
     let updated = chain.runs.iter().rposition(|run| run.kind == StartKind::Closer && end_kind(run) == Some(EndKind::Released));
     let mut due = spec.run_at;
@@ -106,6 +112,11 @@ fn in_time(chain: &Chain, bad: &mut impl FnMut(Invariant, String)) {
             used = run.attempt - u32::from(end_kind(run) == Some(EndKind::Released));
         }
         due = run.end.as_ref().and_then(|end: &RunEndRecord| end.next_run_at);
+        if let Some(replay) = run.end.as_ref().and_then(|end| end.replay.as_ref()) {
+            // Due at once, and the deadline counts anew.
+            (due, used) = (None, 0);
+            deadline = spec.deadline.and_then(|by| later(replay.at, by));
+        }
     }
 }
 

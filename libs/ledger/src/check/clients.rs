@@ -75,8 +75,10 @@ fn submission(task: TaskId, heard: &Heard, chain: Option<&Chain>, report: &mut R
 
 fn cancels(seen: &[Observation], chains: &BTreeMap<TaskId, Chain>, report: &mut Report) {
     for observation in seen {
-        let Observation::CancelAnswered { task, answer, .. } = observation else { continue };
-        let Some(chain) = chains.get(task).filter(|chain| chain.task.state.is_terminal()) else { continue };
+        let Observation::CancelAnswered { task, answer, at } = observation else { continue };
+        let Some(chain) = chains.get(task).filter(|chain| chain.task.state.is_terminal() && !chain.is_replayed_since(*at)) else {
+            continue;
+        };
         let state = chain.task.state;
         match answer {
             CancelAnswer::Acknowledged => {

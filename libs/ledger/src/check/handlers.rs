@@ -28,7 +28,8 @@ pub(super) fn check(seen: &[Observation], chains: &BTreeMap<TaskId, Chain>, expe
         report.figures.entered += stays.len() as u64;
         growing(task, stays, expect.clocks, report);
         overlaps(stays, report);
-        if let Some(&at) = acknowledged.get(&task) {
+        let replayed = |at: &Timestamp| chains.get(&task).is_some_and(|chain| chain.is_replayed_since(*at));
+        if let Some(&at) = acknowledged.get(&task).filter(|at| !replayed(at)) {
             for stay in stays.iter().filter(|stay| after(stay.entered, at, expect.clocks)) {
                 let what = format!("run {} was entered at {} after the cancel was acknowledged at {at}", stay.run, stay.entered);
                 report.add(Invariant::I7, Some(task), what);

@@ -67,6 +67,7 @@ pub fn to_run(run: RunRecord, trace_id: &str) -> pb::Run {
         end: end.as_ref().map_or(pb::RunEnd::Unspecified, |end| enums::to_run_end(end.kind)).into(),
         end_time: end.as_ref().map(|end| scalar::to_timestamp(end.at)),
         next_run_at: end.as_ref().and_then(|end| end.next_run_at).map(scalar::to_timestamp),
+        replayed: end.as_ref().is_some_and(|end| end.replay.is_some()),
         error: end.and_then(|end| end.failure).map(value::to_failure),
         trace_id: trace_id.to_owned(),
     }

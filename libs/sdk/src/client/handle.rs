@@ -12,7 +12,7 @@ use oxcart_proto::{
 use oxcart_types::{Limits, Payload, TaskId};
 use serde::de::DeserializeOwned;
 
-use super::{Client, ClientError};
+use super::{Client, ClientError, ReplayOptions};
 use crate::codec;
 
 /// A task that was submitted, with the type of its result.
@@ -62,6 +62,14 @@ impl<O> TaskHandle<O> {
     /// See [`ClientError`].
     pub async fn cancel(&self, reason: &str, grace: Option<Duration>) -> Result<CancelOutcome, ClientError> {
         self.client.cancel(self.id, reason, grace).await
+    }
+
+    /// Runs it again once it has ended: see [`Client::replay`].
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn replay(&self, options: ReplayOptions) -> Result<TaskView, ClientError> {
+        self.client.replay(self.id, options).await
     }
 }
 

@@ -2,33 +2,29 @@
 
 use std::collections::HashMap;
 
-use diesel::{ExpressionMethods as _, QueryDsl as _};
 use diesel_async::RunQueryDsl as _;
 use oxcart_types::TaskId;
 
 use super::{
     Conn, agenda, dialect, heads,
-    sql::{CHUNK, sorted_ids},
+    sql::{CHUNK, sorted_ids, with_ids},
 };
 use crate::{
     AgendaRow, AgendaWhy, Cancel,
     fault::Step,
     rows::chain::{CancelRow, FIRST_BUDGET},
-    schema::cancels::dsl,
 };
 
 /// Reads the cancels that count; see [`crate::Store::cancels`].
 pub(crate) async fn cancels(conn: &mut Conn, tasks: &[TaskId]) -> Step<HashMap<TaskId, Cancel>> {
     let mut found = HashMap::new();
     for ids in sorted_ids(tasks.iter().copied()).chunks(CHUNK) {
-        let query = dsl::cancels.filter(dsl::task.eq_any(ids.to_vec())).filter(dsl::budget.eq(FIRST_BUDGET)).select((
-            dsl::task,
-            dsl::budget,
-            dsl::reason,
-            dsl::requested_at,
-            dsl::grace_nanos,
-        ));
-        for row in query.load::<CancelRow>(conn).await? {
+        // A cancel of an earlier budget must not end a run of the one in force.
+        let sql = format!(
+            "SELECT c.task, c.budget, c.reason, c.requested_at, c.grace_nanos FROM cancels c WHERE c.task IN ({{ids}}) \
+             AND c.budget = COALESCE((SELECT MAX(r.run) FROM replays r WHERE r.task = c.task), {FIRST_BUDGET})"
+        );
+        for row in with_ids(&sql, ids).load::<CancelRow>(conn).await? {
             found.insert(row.task.into(), row.decode()?);
         }
     }
@@ -42,7 +38,7 @@ pub(crate) async fn request_cancel(conn: &mut Conn, task: TaskId, cancel: &Cance
     if head.terminal().is_some() {
         return Ok(());
     }
-    let rows = vec![CancelRow::encode(task, cancel)?];
+    let rows = vec![CancelRow::encode(task, head.task.head.replayed, cancel)?];
     dialect::insert_new!(conn, crate::schema::cancels::table, rows)?;
     let grace = chrono::TimeDelta::from_std(cancel.grace).unwrap_or(chrono::TimeDelta::MAX);
     let at = cancel.requested_at.checked_add_signed(grace).unwrap_or(cancel.requested_at);

@@ -37,6 +37,9 @@ pub(crate) async fn close(conn: &mut Conn, close: &Close) -> Step<CloseOutcome> 
             });
         }
         if let Some(run) = head.task.head.next_run() {
+            if close.run.is_some_and(|wanted| wanted != run) {
+                return Ok(CloseOutcome::Moved(run));
+            }
             let facts = EndFacts {
                 task: close.task,
                 run,

@@ -22,6 +22,6 @@ pub(crate) async fn delete(conn: &mut Conn, task: TaskId) -> Step<DeleteOutcome>
         };
     }
     // Starts before ends: whoever is about to write an end keeps the start, and is waited for.
-    delete_from!(tasks.id, starts.task, ends.task, cancels.task, live.task, task_tags.task, agenda.task);
+    delete_from!(tasks.id, starts.task, ends.task, cancels.task, replays.task, live.task, task_tags.task, agenda.task);
     Ok(DeleteOutcome::Deleted)
 }

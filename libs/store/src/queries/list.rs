@@ -69,8 +69,9 @@ async fn candidates(conn: &mut Conn, filter: &TaskFilter, before: Id16) -> Step<
         let mut rows = Vec::new();
         for kind in kinds {
             use schema::ends::dsl;
+            // A task that was replayed may have several ends of a kind.
             let query = dsl::ends.filter(dsl::kind.eq(kind.code())).filter(dsl::task.lt(before));
-            rows.extend(query.order(dsl::task.desc()).limit(looked_at).select(dsl::task).load::<Id16>(conn).await?);
+            rows.extend(query.order(dsl::task.desc()).limit(looked_at).select(dsl::task).distinct().load::<Id16>(conn).await?);
         }
         rows.sort_unstable_by(|a, b| b.cmp(a));
         rows.dedup();

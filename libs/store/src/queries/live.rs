@@ -2,11 +2,11 @@
 
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text, Timestamp as SqlTimestamp};
 use diesel_async::RunQueryDsl as _;
-use oxcart_types::{Limits, Timestamp};
+use oxcart_types::{Limits, Run, TaskId, Timestamp};
 
 use super::{
     Conn, dialect,
-    sql::{chunks, raw},
+    sql::{CHUNK, chunks, raw},
 };
 use crate::{
     Live,
@@ -56,6 +56,34 @@ pub(crate) async fn set(conn: &mut Conn, live: &[Live], now: Timestamp) -> Step<
                 .bind::<Nullable<SqlTimestamp>, _>(progress.map(|progress| columns::time(progress.at)))
                 .bind::<Nullable<Text>, _>(kind.transpose()?)
                 .bind::<Nullable<Binary>, _>(bytes.transpose()?);
+        }
+        query.execute(conn).await?;
+    }
+    Ok(())
+}
+
+/// As [`UPSERT`], but what the row says goes.
+const FORGET: Upsert = Upsert {
+    replace: &["seen_at", "progress_current", "progress_total", "progress_message", "progress_at", "checkpoint_type", "checkpoint"],
+    keep: &[],
+    ..UPSERT
+};
+
+/// Forgets checkpoint and progress of tasks, and what runs before these may yet report.
+pub(crate) async fn forget(conn: &mut Conn, runs: &[(TaskId, Run)], now: Timestamp) -> Step<()> {
+    for runs in runs.chunks(CHUNK) {
+        let mut query = raw(dialect::upsert_sql(&FORGET, runs.len()));
+        for (task, run) in runs {
+            query = query
+                .bind::<Binary, _>(Id16::from(*task))
+                .bind::<Integer, _>(columns::run(*run)?)
+                .bind::<SqlTimestamp, _>(columns::time(now))
+                .bind::<Nullable<BigInt>, _>(None::<i64>)
+                .bind::<Nullable<BigInt>, _>(None::<i64>)
+                .bind::<Nullable<Text>, _>(None::<String>)
+                .bind::<Nullable<SqlTimestamp>, _>(None::<chrono::NaiveDateTime>)
+                .bind::<Nullable<Text>, _>(None::<String>)
+                .bind::<Nullable<Binary>, _>(None::<Vec<u8>>);
         }
         query.execute(conn).await?;
     }

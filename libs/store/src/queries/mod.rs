@@ -13,6 +13,7 @@ pub(crate) mod keys;
 pub(crate) mod list;
 pub(crate) mod live;
 pub(crate) mod read;
+pub(crate) mod replay;
 pub(crate) mod slots;
 pub(crate) mod sql;
 pub(crate) mod start;

@@ -19,7 +19,7 @@ use crate::{
     fault::Step,
     rows::{
         head::{HEAD_COLUMNS, HEAD_TABLES},
-        record::{BASIC_COLUMNS, FULL_COLUMNS, RECORD_COLUMNS, RUN_COLUMNS, RecordRow, RunRow},
+        record::{BASIC_COLUMNS, FULL_COLUMNS, RECORD_COLUMNS, RUN_COLUMNS, RUN_TABLES, RecordRow, RunRow},
         spec::{SPEC_COLUMNS, SpecRow},
     },
 };
@@ -68,8 +68,7 @@ async fn newest_runs(conn: &mut Conn, ids: &[TaskId]) -> Step<HashMap<TaskId, Ve
     let mut runs: HashMap<TaskId, Vec<RunRecord>> = HashMap::new();
     // Runs are numbered without gaps, so the newest ones are known by their numbers.
     let sql = format!(
-        "SELECT {RUN_COLUMNS} FROM starts s LEFT JOIN ends e ON e.task = s.task AND e.run = s.run \
-         WHERE s.task IN ({{ids}}) AND s.run > (SELECT MAX(x.run) FROM starts x WHERE x.task = s.task) - {RUNS_SHOWN} \
+        "SELECT {RUN_COLUMNS} FROM {RUN_TABLES} WHERE s.task IN ({{ids}}) AND s.run > (SELECT MAX(x.run) FROM starts x WHERE x.task = s.task) - {RUNS_SHOWN} \
          ORDER BY s.task, s.run"
     );
     for ids in sorted_ids(ids.iter().copied()).chunks(CHUNK) {
@@ -93,10 +92,7 @@ pub(crate) async fn runs(conn: &mut Conn, task: TaskId, after: Option<Run>, limi
     if found.is_empty() {
         return Ok(None);
     }
-    let sql = format!(
-        "SELECT {RUN_COLUMNS} FROM starts s LEFT JOIN ends e ON e.task = s.task AND e.run = s.run \
-         WHERE s.task = ? AND s.run > ? ORDER BY s.run LIMIT ?"
-    );
+    let sql = format!("SELECT {RUN_COLUMNS} FROM {RUN_TABLES} WHERE s.task = ? AND s.run > ? ORDER BY s.run LIMIT ?");
     let query = raw(sql)
         .bind::<Binary, _>(Id16::from(task))
         .bind::<Integer, _>(after.map_or(Ok(0), columns::run)?)

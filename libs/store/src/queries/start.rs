@@ -10,11 +10,11 @@ use diesel_async::RunQueryDsl as _;
 use oxcart_types::{Payload, Run, TaskId, Timestamp};
 
 use super::{
-    Conn, dialect, heads, slots,
+    Conn, dialect, heads, replay, slots,
     sql::{CHUNK, chunks, sorted_ids, with_ids},
 };
 use crate::{
-    RefusedStart, Start, StartOutcome, StoreError,
+    Budget, RefusedStart, Start, StartOutcome, StoreError,
     columns::{self, Id16},
     fault::Step,
     rows::{
@@ -48,13 +48,10 @@ pub(crate) async fn start(conn: &mut Conn, wanted: &[Start], now: Timestamp) -> 
     if !all_new {
         return read_back(conn, wanted).await;
     }
-    let checkpoints = checkpoints(conn, wanted).await?;
+    let before = before(conn, wanted).await?;
     Ok(wanted
         .iter()
-        .map(|start| StartOutcome::Started {
-            attempt: attempts.get(&(start.task, start.run)).copied().unwrap_or(1),
-            checkpoint: checkpoints.get(&start.task).cloned(),
-        })
+        .map(|start| before.started(start.task, attempts.get(&(start.task, start.run)).copied().unwrap_or(1)))
         .collect())
 }
 
@@ -136,12 +133,10 @@ async fn read_back(conn: &mut Conn, wanted: &[Start]) -> Step<Vec<StartOutcome>>
     let mine = |start: &Start| slots.get(&(start.task, start.run)).filter(|slot| slot.begun_with(start.token));
     let others: Vec<TaskId> = wanted.iter().filter(|start| mine(start).is_none()).map(|start| start.task).collect();
     let heads = heads::heads(conn, &others).await?;
-    let checkpoints = checkpoints(conn, wanted).await?;
+    let before = before(conn, wanted).await?;
     let outcome = |start: &Start| -> Result<StartOutcome, StoreError> {
         Ok(match (mine(start), heads.get(&start.task)) {
-            (Some(slot), _) => {
-                StartOutcome::Started { attempt: slot.attempt()?, checkpoint: checkpoints.get(&start.task).cloned() }
-            }
+            (Some(slot), _) => before.started(start.task, slot.attempt()?),
             (None, Some(head)) => {
                 StartOutcome::Refused(Box::new(RefusedStart { task: head.task.clone(), heartbeat_at: head.heartbeat_at }))
             }
@@ -161,11 +156,31 @@ struct CheckpointRow {
     checkpoint: Vec<u8>,
 }
 
-/// Checkpoints of runs before; first runs have none.
-async fn checkpoints(conn: &mut Conn, wanted: &[Start]) -> Step<HashMap<TaskId, Payload>> {
+/// What runs take over from those before them; first runs have nothing.
+#[derive(Debug, Default)]
+struct Before {
+    checkpoints: HashMap<TaskId, Payload>,
+    budgets: HashMap<TaskId, Budget>,
+}
+
+impl Before {
+    fn started(&self, task: TaskId, attempt: u32) -> StartOutcome {
+        StartOutcome::Started {
+            attempt,
+            checkpoint: self.checkpoints.get(&task).cloned(),
+            budget: self.budgets.get(&task).copied(),
+        }
+    }
+}
+
+async fn before(conn: &mut Conn, wanted: &[Start]) -> Step<Before> {
+    let later = sorted_ids(wanted.iter().filter(|start| start.run != Run::FIRST).map(|start| start.task));
+    Ok(Before { checkpoints: checkpoints(conn, &later).await?, budgets: replay::budgets(conn, &later).await? })
+}
+
+async fn checkpoints(conn: &mut Conn, tasks: &[Id16]) -> Step<HashMap<TaskId, Payload>> {
     let mut found = HashMap::new();
-    let later = wanted.iter().filter(|start| start.run != Run::FIRST).map(|start| start.task);
-    for ids in sorted_ids(later).chunks(CHUNK) {
+    for ids in tasks.chunks(CHUNK) {
         let sql = "SELECT task, checkpoint_type, checkpoint FROM live WHERE task IN ({ids}) \
              AND checkpoint IS NOT NULL AND checkpoint_type IS NOT NULL";
         for row in with_ids(sql, ids).load::<CheckpointRow>(conn).await? {

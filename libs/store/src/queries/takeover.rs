@@ -12,7 +12,7 @@ use oxcart_types::{EndKind, Failure, FailureKind, Run, TaskId, Timestamp};
 use super::{
     Conn, cancels, dialect,
     end::{self, cancelled},
-    slots,
+    replay, slots,
     sql::{CHUNK, sorted_ids, with_ids},
 };
 use crate::{
@@ -103,11 +103,17 @@ struct LimitRow {
     max_attempts: i32,
 }
 
+/// Counted starts that tasks may have in the budgets in force.
 async fn attempt_limits(conn: &mut Conn, ids: &[TaskId]) -> Step<HashMap<TaskId, u32>> {
     let mut limits = HashMap::new();
     for ids in sorted_ids(ids.iter().copied()).chunks(CHUNK) {
         for row in with_ids("SELECT id, max_attempts FROM tasks WHERE id IN ({ids})", ids).load::<LimitRow>(conn).await? {
             limits.insert(row.id.into(), columns::read_count(row.max_attempts)?);
+        }
+        for (task, budget) in replay::budgets(conn, ids).await? {
+            if let Some(attempts) = budget.max_attempts {
+                limits.insert(task, attempts);
+            }
         }
     }
     Ok(limits)

@@ -2,17 +2,17 @@
 
 use chrono::NaiveDateTime;
 use diesel::{
-    Insertable, Queryable, QueryableByName,
-    sql_types::{Binary, Integer, SmallInt, Timestamp as SqlTimestamp},
+    Insertable, QueryableByName,
+    sql_types::{Binary, Integer, Nullable, SmallInt, Timestamp as SqlTimestamp},
 };
 use oxcart_types::{EndKind, Failure, LeaseToken, Limits, Payload, Run, TaskId, Timestamp, WorkerId, chain::StartKind};
 
 use super::failure::FailureColumns;
 use crate::{
-    StoreError,
+    Budget, StoreError,
     codes::Coded as _,
     columns::{self, Id16},
-    schema::{cancels, ends, starts},
+    schema::{cancels, ends, replays, starts},
 };
 
 /// A row of `starts`.
@@ -195,11 +195,11 @@ impl EndSlot {
 }
 
 /// A row of `cancels`.
-#[derive(Debug, Clone, Insertable, Queryable)]
+#[derive(Debug, Clone, Insertable, QueryableByName)]
 #[diesel(table_name = cancels)]
 pub(crate) struct CancelRow {
     pub(crate) task: Id16,
-    pub(crate) budget: i32,
+    budget: i32,
     reason: String,
     requested_at: NaiveDateTime,
     grace_nanos: i64,
@@ -209,11 +209,11 @@ pub(crate) struct CancelRow {
 pub(crate) const FIRST_BUDGET: i32 = 0;
 
 impl CancelRow {
-    /// Writes a cancel.
-    pub(crate) fn encode(task: TaskId, cancel: &crate::Cancel) -> Result<Self, StoreError> {
+    /// Writes a cancel of the budget that began after the replay of `replayed`.
+    pub(crate) fn encode(task: TaskId, replayed: Option<Run>, cancel: &crate::Cancel) -> Result<Self, StoreError> {
         Ok(Self {
             task: task.into(),
-            budget: FIRST_BUDGET,
+            budget: replayed.map_or(Ok(FIRST_BUDGET), columns::run)?,
             reason: columns::fit("reason", cancel.reason.clone(), columns::TEXT_BYTES)?,
             requested_at: columns::time(cancel.requested_at),
             grace_nanos: columns::nanos("grace_nanos", cancel.grace)?,
@@ -227,5 +227,62 @@ impl CancelRow {
             requested_at: columns::read_time(self.requested_at),
             grace: columns::read_nanos(self.grace_nanos)?,
         })
+    }
+}
+
+/// A row of `replays`.
+#[derive(Debug, Clone, Insertable)]
+#[diesel(table_name = replays, treat_none_as_default_value = false)]
+pub(crate) struct ReplayRow {
+    pub(crate) task: Id16,
+    run: i32,
+    token: Id16,
+    max_attempts: Option<i32>,
+    reason: String,
+    replayed_at: NaiveDateTime,
+}
+
+impl ReplayRow {
+    /// Undoes the terminal end of `run`.
+    pub(crate) fn encode(replay: &crate::Replay, run: Run, now: Timestamp) -> Result<Self, StoreError> {
+        Ok(Self {
+            task: replay.task.into(),
+            run: columns::run(run)?,
+            token: replay.by.into(),
+            max_attempts: replay.spec.max_attempts.map(|attempts| columns::count("max_attempts", attempts)).transpose()?,
+            reason: columns::fit("reason", replay.spec.reason.clone(), columns::TEXT_BYTES)?,
+            replayed_at: columns::time(now),
+        })
+    }
+}
+
+impl Budget {
+    /// Reads a budget from the columns of its replay.
+    pub(crate) fn decode(run: i32, max_attempts: Option<i32>, replayed_at: NaiveDateTime) -> Result<Self, StoreError> {
+        Ok(Self {
+            after: columns::read_run(run)?,
+            max_attempts: max_attempts.map(columns::read_count).transpose()?,
+            began_at: columns::read_time(replayed_at),
+        })
+    }
+}
+
+/// The budget in force of a task.
+#[derive(Debug, Clone, Copy, QueryableByName)]
+pub(crate) struct BudgetRow {
+    #[diesel(sql_type = Binary)]
+    pub(crate) task: Id16,
+    #[diesel(sql_type = Integer)]
+    run: i32,
+    #[diesel(sql_type = Nullable<Integer>)]
+    max_attempts: Option<i32>,
+    #[diesel(sql_type = SqlTimestamp)]
+    replayed_at: NaiveDateTime,
+}
+
+impl BudgetRow {
+    /// Reads the row.
+    pub(crate) fn decode(self) -> Result<Budget, StoreError> {
+        Budget::decode(self.run, self.max_attempts, self.replayed_at)
     }
 }

@@ -12,7 +12,7 @@ use oxcart_types::{
 
 use super::spec::read_priority;
 use crate::{
-    AgendaWhy, Cancel, Entry, OpenTask, StoreError,
+    AgendaWhy, Budget, Cancel, Entry, OpenTask, StoreError,
     codes::Coded as _,
     columns::{self, Id16},
 };
@@ -22,7 +22,8 @@ pub(crate) const HEAD_COLUMNS: &str = "t.id, t.queue, t.priority, t.fairness_key
      t.max_attempts, t.created_at, h.id AS unconfirmed, a.why AS agenda_why, a.run AS agenda_run, s.run AS latest_run, \
      s.kind AS start_kind, s.attempt, s.token, s.worker, s.started_at, e.kind AS end_kind, e.attempts_used, \
      e.next_run_at, e.ended_at, p.kind AS previous_kind, c.reason AS cancel_reason, c.requested_at AS cancel_requested_at, \
-     c.grace_nanos AS cancel_grace_nanos, l.run AS live_run, l.seen_at";
+     c.grace_nanos AS cancel_grace_nanos, b.run AS replayed_run, b.token AS replayed_by, b.max_attempts AS budget_attempts, \
+     b.replayed_at, l.run AS live_run, l.seen_at";
 
 /// A task with the newest slots of its chain. One statement reads all of it, so that it is of one moment.
 pub(crate) const HEAD_TABLES: &str = "tasks t \
@@ -31,7 +32,8 @@ pub(crate) const HEAD_TABLES: &str = "tasks t \
      LEFT JOIN starts s ON s.task = t.id AND s.run = (SELECT MAX(x.run) FROM starts x WHERE x.task = t.id) \
      LEFT JOIN ends e ON e.task = s.task AND e.run = s.run \
      LEFT JOIN ends p ON p.task = s.task AND p.run = s.run - 1 \
-     LEFT JOIN cancels c ON c.task = t.id AND c.budget = 0 \
+     LEFT JOIN replays b ON b.task = t.id AND b.run = (SELECT MAX(y.run) FROM replays y WHERE y.task = t.id) \
+     LEFT JOIN cancels c ON c.task = t.id AND c.budget = COALESCE(b.run, 0) \
      LEFT JOIN live l ON l.task = t.id";
 
 /// The head of a chain.
@@ -90,6 +92,14 @@ pub(crate) struct HeadRow {
     #[diesel(sql_type = Nullable<BigInt>)]
     cancel_grace_nanos: Option<i64>,
     #[diesel(sql_type = Nullable<Integer>)]
+    replayed_run: Option<i32>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    replayed_by: Option<Id16>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    budget_attempts: Option<i32>,
+    #[diesel(sql_type = Nullable<SqlTimestamp>)]
+    replayed_at: Option<NaiveDateTime>,
+    #[diesel(sql_type = Nullable<Integer>)]
     live_run: Option<i32>,
     #[diesel(sql_type = Nullable<SqlTimestamp>)]
     seen_at: Option<NaiveDateTime>,
@@ -102,8 +112,10 @@ pub(crate) struct Head {
     pub(crate) task: OpenTask,
     /// Time of submission.
     pub(crate) created_at: Timestamp,
-    /// Counted starts that it may have.
+    /// Counted starts that it may have in the budget in force.
     pub(crate) max_attempts: u32,
+    /// Token of the newest replay.
+    pub(crate) replayed_by: Option<LeaseToken>,
     /// Token in the newest start slot.
     pub(crate) token: Option<LeaseToken>,
     /// Worker of the newest run.
@@ -126,7 +138,7 @@ impl Head {
 
     /// How the task ended; `None` while it is open.
     pub(crate) fn terminal(&self) -> Option<EndKind> {
-        self.latest_end().map(|end| end.kind).filter(|kind| kind.is_terminal())
+        self.task.head.terminal()
     }
 
     /// A row of the agenda keeps it: sweepers leave it alone. An expiry to come keeps nothing.
@@ -152,9 +164,11 @@ impl HeadRow {
         let latest = head.latest;
         let open = latest.filter(|latest| latest.end.is_none());
         let created_at = columns::read_time(self.created_at);
+        let budget = self.budget()?;
+        let began_at = budget.map_or(created_at, |budget| budget.began_at);
         let expires_at = self.expires_at.map(columns::read_time);
         let deadline = self.deadline_nanos.map(chrono::TimeDelta::nanoseconds);
-        let deadline_at = deadline.and_then(|deadline| created_at.checked_add_signed(deadline));
+        let deadline_at = deadline.and_then(|deadline| began_at.checked_add_signed(deadline));
         let started_at = self.started_at.map(columns::read_time);
         let entry = Entry {
             task: self.id.into(),
@@ -183,7 +197,11 @@ impl HeadRow {
                 cancel,
             },
             created_at,
-            max_attempts: columns::read_count(self.max_attempts)?,
+            max_attempts: match budget.and_then(|budget| budget.max_attempts) {
+                Some(attempts) => attempts,
+                None => columns::read_count(self.max_attempts)?,
+            },
+            replayed_by: self.replayed_by.map(LeaseToken::from),
             token: self.token.map(LeaseToken::from),
             worker: self.worker.map(WorkerId::from),
             latest_started_at: started_at.filter(|_| latest.is_some_and(|latest| latest.kind == StartKind::Worker)),
@@ -194,6 +212,11 @@ impl HeadRow {
                 .map(columns::read_time),
             agenda_why: self.agenda_why.map(AgendaWhy::decode).transpose()?,
         })
+    }
+
+    fn budget(&self) -> Result<Option<Budget>, StoreError> {
+        let (Some(run), Some(at)) = (self.replayed_run, self.replayed_at) else { return Ok(None) };
+        Ok(Some(Budget::decode(run, self.budget_attempts, at)?))
     }
 
     fn chain(&self) -> Result<ChainHead, StoreError> {
@@ -216,7 +239,9 @@ impl HeadRow {
             }),
             _ => return Err(half("a start")),
         };
-        let mut head = ChainHead { latest, previous_end: self.previous_kind.map(EndKind::decode).transpose()?, waiting: None };
+        let previous_end = self.previous_kind.map(EndKind::decode).transpose()?;
+        let replayed = self.replayed_run.map(columns::read_run).transpose()?;
+        let mut head = ChainHead { latest, previous_end, replayed, waiting: None };
         head.waiting = self.waiting(&head)?;
         Ok(head)
     }
@@ -235,8 +260,8 @@ impl HeadRow {
             // The dispatcher has it, or is about to get it.
             Some(AgendaWhy::Retry | AgendaWhy::Expiry | AgendaWhy::CancelGrace) | None => {}
         }
-        // Once a worker has started it, the dispatcher had it, confirmed or not.
-        let never_ran = head.latest.is_none_or(|latest| latest.kind == StartKind::Closer);
-        Ok(if never_ran && self.unconfirmed.is_some() { Some(WaitReason::Handoff) } else { None })
+        // Once a worker has started it, the dispatcher had it, confirmed or not. A replay hands it off anew.
+        let not_run_since = head.latest.is_none_or(|latest| latest.kind == StartKind::Closer || head.replayed == Some(latest.run));
+        Ok(if not_run_since && self.unconfirmed.is_some() { Some(WaitReason::Handoff) } else { None })
     }
 }

@@ -5,7 +5,7 @@ use diesel::{
     QueryableByName,
     sql_types::{BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamp as SqlTimestamp},
 };
-use oxcart_types::{EndKind, Payload, TaskId, TaskState, chain::StartKind};
+use oxcart_types::{EndKind, Payload, TaskId, TaskState, chain::StartKind, record::ReplayRecord};
 
 use super::{failure::FailureColumns, head::HeadRow, spec::SpecRow};
 use crate::{
@@ -82,6 +82,8 @@ impl RecordRow {
             .head
             .state()
             .map_err(|impossible| StoreError::Corrupt(format!("task {id} has an impossible chain: {impossible}")))?;
+        // What a replay has undone is no result any more.
+        let undone = head.task.head.latest.is_some_and(|latest| head.task.head.replayed == Some(latest.run));
         let late = self.late;
         let failure = FailureColumns {
             kind: late.failure_kind,
@@ -118,7 +120,7 @@ impl RecordRow {
             ended_at: if state.is_terminal() { head.ended_at } else { None },
             next_run_at: head.latest_end().and_then(|end| end.next_run_at),
             worker: head.worker,
-            result: late.result.zip(late.result_type).map(|(bytes, kind)| Payload::from_stored(kind, bytes)),
+            result: late.result.zip(late.result_type).filter(|_| !undone).map(|(bytes, kind)| Payload::from_stored(kind, bytes)),
             failure,
             progress,
             cancel: head.task.cancel,
@@ -127,9 +129,14 @@ impl RecordRow {
     }
 }
 
-/// The columns of [`RunRow`], of `starts s LEFT JOIN ends e`.
+/// What [`RUN_COLUMNS`] are read from.
+pub(crate) const RUN_TABLES: &str = "starts s LEFT JOIN ends e ON e.task = s.task AND e.run = s.run \
+     LEFT JOIN replays r ON r.task = s.task AND r.run = s.run";
+
+/// The columns of [`RunRow`], of [`RUN_TABLES`].
 pub(crate) const RUN_COLUMNS: &str = "s.task, s.run, s.kind AS start_kind, s.attempt, s.worker, s.started_at, e.kind AS end_kind, \
-     e.ended_at, e.next_run_at, e.failure_kind, e.failure_message, e.failure_detail, e.failure_fatal, e.failure_retry_after_nanos";
+     e.ended_at, e.next_run_at, e.failure_kind, e.failure_message, e.failure_detail, e.failure_fatal, e.failure_retry_after_nanos, \
+     r.reason AS replay_reason, r.max_attempts AS replay_attempts, r.replayed_at";
 
 /// One link of a chain.
 #[derive(Debug, Clone, QueryableByName)]
@@ -162,6 +169,12 @@ pub(crate) struct RunRow {
     failure_fatal: Option<i16>,
     #[diesel(sql_type = Nullable<BigInt>)]
     failure_retry_after_nanos: Option<i64>,
+    #[diesel(sql_type = Nullable<Text>)]
+    replay_reason: Option<String>,
+    #[diesel(sql_type = Nullable<Integer>)]
+    replay_attempts: Option<i32>,
+    #[diesel(sql_type = Nullable<SqlTimestamp>)]
+    replayed_at: Option<NaiveDateTime>,
 }
 
 impl RunRow {
@@ -174,6 +187,14 @@ impl RunRow {
             fatal: self.failure_fatal,
             retry_after_nanos: self.failure_retry_after_nanos,
         };
+        let replay = match self.replayed_at.zip(self.replay_reason) {
+            None => None,
+            Some((at, reason)) => Some(ReplayRecord {
+                at: columns::read_time(at),
+                max_attempts: self.replay_attempts.map(columns::read_count).transpose()?,
+                reason,
+            }),
+        };
         let end = match self.end_kind.zip(self.ended_at) {
             None => None,
             Some((kind, at)) => Some(RunEndRecord {
@@ -181,6 +202,7 @@ impl RunRow {
                 at: columns::read_time(at),
                 failure: failure.decode()?,
                 next_run_at: self.next_run_at.map(columns::read_time),
+                replay,
             }),
         };
         Ok(RunRecord {

@@ -26,7 +26,9 @@ async fn a_schema_is_asked_for_and_made_once(#[values(Database::MariaDb, Databas
     for versions in [a, b, c] {
         applied += versions.await.expect("a task").expect("migrate").len();
     }
-    assert_eq!(applied, 1, "several at once apply each version once");
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../migrations/sqlite");
+    let versions = std::fs::read_dir(folder).expect("the migrations").count();
+    assert_eq!(applied, versions, "several at once apply each version once");
     Store::connect(options).await.expect("connect").ping().await.expect("ping");
 }
 

@@ -9,6 +9,7 @@ mod closing;
 mod faults;
 mod random;
 mod reading;
+mod replaying;
 mod running;
 mod submitting;
 mod updating;

@@ -5,12 +5,12 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use oxcart_store::{CloseOutcome, EndOutcome, RunRecord, Start, StartOutcome, Store, TakeOver};
+use oxcart_store::{CloseOutcome, EndOutcome, ReplayOutcome, RunRecord, Start, StartOutcome, Store, TakeOver};
 use oxcart_types::{EndKind, LeaseToken, Run, TaskChanges, TaskId, chain::StartKind};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use rstest::rstest;
 
-use crate::support::{Database, Fixture, at, attempts, cancel, close, end, handoff, run, start, task_with, token};
+use crate::support::{Database, Fixture, at, attempts, cancel, close, end, handoff, replay, run, start, task_with, token};
 
 const TASKS: usize = 12;
 const CALLERS: u64 = 6;
@@ -27,6 +27,8 @@ struct Told {
     ended: HashMap<(TaskId, Run), EndKind>,
     /// Slots that were closed.
     closed: HashSet<(TaskId, Run)>,
+    /// Ends that were undone, as far as callers saw them.
+    replayed: HashSet<(TaskId, Run)>,
 }
 
 struct Caller {
@@ -45,8 +47,9 @@ impl Caller {
             40..70 => self.end().await,
             70..80 => self.take_over().await,
             80..88 => self.close().await,
-            88..94 => self.request_cancel().await,
-            _ => self.update().await,
+            88..92 => self.request_cancel().await,
+            92..96 => self.update().await,
+            _ => self.replay().await,
         }
     }
 
@@ -131,6 +134,23 @@ impl Caller {
         }
     }
 
+    async fn replay(&mut self) {
+        let id = self.any();
+        let known = self.store.runs(id, None, 1000).await.expect("runs").expect("a task");
+        let replay = replay(id);
+        // The answer may be lost: a repeat finds the same replay, as long as no other came after it.
+        let tries = if self.random.random_bool(0.3) { 2 } else { 1 };
+        for _ in 0..tries {
+            let outcome = self.store.replay(std::slice::from_ref(&replay), handoff(), at(100)).await.expect("replay");
+            if let [ReplayOutcome::Replayed(_)] = outcome.as_slice() {
+                let last = known.last().filter(|link| link.end.as_ref().is_some_and(|end| end.kind.is_terminal()));
+                if let Some(last) = last {
+                    self.told.lock().expect("a lock").replayed.insert((id, last.run));
+                }
+            }
+        }
+    }
+
     async fn update(&mut self) {
         let id = self.any();
         let changes = TaskChanges { run_at: Some(Some(at(50))), ..TaskChanges::default() };
@@ -168,16 +188,21 @@ async fn every_chain_is_legal_whatever_happens(
         caller.await.expect("a caller");
     }
     let told = std::mem::take(&mut *told.lock().expect("a lock"));
-    let mut runs = 0;
+    let (mut runs, mut replays) = (0, 0);
     for id in ids {
         let record = store.get_one(id).await;
         let chain = store.runs(id, None, 1000).await.expect("runs").expect("a task");
         check(id, &chain, &told);
-        let ended = chain.last().and_then(|link| link.end.as_ref()).is_some_and(|end| end.kind.is_terminal());
-        assert_eq!(record.state.is_terminal(), ended);
+        let last = chain.last().and_then(|link| link.end.as_ref());
+        assert_eq!(record.state.is_terminal(), last.is_some_and(|end| end.kind.is_terminal() && end.replay.is_none()));
         runs += chain.len();
+        replays += chain.iter().filter(|link| is_replayed(link)).count();
     }
-    assert!(runs > TASKS, "nothing happened");
+    assert!(runs > TASKS && replays > 0, "nothing happened");
+}
+
+fn is_replayed(link: &RunRecord) -> bool {
+    link.end.as_ref().is_some_and(|end| end.replay.is_some())
 }
 
 /// The rules of a chain, and that nobody was told otherwise.
@@ -189,15 +214,20 @@ fn check(id: TaskId, chain: &[RunRecord], told: &Told) {
         match &link.end {
             None => assert!(last && link.kind == StartKind::Worker, "only the newest run is open"),
             Some(end) => {
-                assert!(last || !end.kind.is_terminal(), "a terminal end is the last");
+                assert!(last || is_replayed(link) || !end.kind.is_terminal(), "a terminal end is the last, or was undone");
+                assert!(end.kind.is_terminal() || !is_replayed(link), "there was nothing to undo");
                 counted += i64::from(link.kind == StartKind::Worker && end.kind != EndKind::Released);
             }
         }
         assert!(counted <= MAX_ATTEMPTS, "more starts than attempts");
+        if is_replayed(link) {
+            counted = 0;
+        }
         let run = (id, link.run);
+        assert!(!told.replayed.contains(&run) || is_replayed(link), "an acknowledged replay is gone");
         assert_eq!(told.started.contains_key(&run), link.kind == StartKind::Worker, "{link:?}");
         if told.closed.contains(&run) {
-            assert!(last && link.kind == StartKind::Closer, "a run after an acknowledged cancel");
+            assert!((last || is_replayed(link)) && link.kind == StartKind::Closer, "a run after an acknowledged cancel");
         }
         if let Some(kind) = told.ended.get(&run) {
             assert_eq!(link.end.as_ref().map(|end| end.kind), Some(*kind), "an acknowledged end has changed");

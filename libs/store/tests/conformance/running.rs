@@ -9,7 +9,7 @@ use rstest::rstest;
 
 use crate::support::{Database, Fixture, at, attempts, cancel, end, run, start, task, task_id, task_with, token};
 
-const FIRST: StartOutcome = StartOutcome::Started { attempt: 1, checkpoint: None };
+const FIRST: StartOutcome = StartOutcome::Started { attempt: 1, checkpoint: None, budget: None };
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
@@ -102,7 +102,7 @@ async fn the_next_run_follows_the_end_of_the_one_before(
         assert!(matches!(refused, StartOutcome::Refused(_)), "{number} at {now}: {refused:?}");
     }
     let second = start(id, 2);
-    let started = StartOutcome::Started { attempt, checkpoint: None };
+    let started = StartOutcome::Started { attempt, checkpoint: None, budget: None };
     assert_eq!(store.start_one(second, at(10)).await, started);
     assert_eq!(store.start_one(second, at(10)).await, started, "repeated");
 }
@@ -238,7 +238,7 @@ async fn only_the_silent_are_taken_over(#[values(Database::MariaDb, Database::Sq
     // The zombie comes back.
     assert_eq!(store.end_one(end(id, 1, worker, EndKind::Succeeded), at(92)).await, EndOutcome::Fenced(EndKind::Lost));
     assert_eq!(store.state(id).await, TaskState::Queued);
-    assert_eq!(store.start_one(start(id, 2), at(92)).await, StartOutcome::Started { attempt: 2, checkpoint: None });
+    assert_eq!(store.start_one(start(id, 2), at(92)).await, StartOutcome::Started { attempt: 2, checkpoint: None, budget: None });
     let nothing = TakeOver { task: task_id(), run: run(1), by: token(), silent_since: at(99) };
     assert_eq!(one(store.take_over(&[nothing], at(99)).await.expect("take")), TakeOverOutcome::NoRun);
 }
@@ -288,7 +288,7 @@ async fn signs_of_life_are_kept_and_never_go_back(#[values(Database::MariaDb, Da
     assert_eq!(store.get_one(id).await.progress, Some(progress(4)));
     store.end_one(end(id, 1, token, EndKind::Retry), at(6)).await;
     let second = start(id, 2);
-    let started = StartOutcome::Started { attempt: 2, checkpoint: Some(checkpoint) };
+    let started = StartOutcome::Started { attempt: 2, checkpoint: Some(checkpoint), budget: None };
     assert_eq!(store.start_one(second, at(10)).await, started);
     assert_eq!(store.start_one(second, at(10)).await, started);
     store.set_live(&[live(2, Some(progress(1)), None)], at(11)).await.expect("live");

@@ -8,12 +8,13 @@ use std::{
 
 use chrono::{TimeDelta, TimeZone as _, Utc};
 use oxcart_store::{
-    Cancel, Close, End, EndOutcome, NewTask, Start, StartOutcome, Store, StoreOptions, SubmitUnit, TaskRecord, UnitOutcome, View,
+    Cancel, Close, End, EndOutcome, NewTask, Replay, ReplayOutcome, Start, StartOutcome, Store, StoreOptions, SubmitUnit,
+    TaskRecord, UnitOutcome, View,
 };
 use oxcart_testkit::MariaDbServer;
 use oxcart_types::{
-    EndKind, Failure, HandoffId, IdSource as _, LeaseToken, Limits, Payload, Priority, RetryPolicy, Run, SystemIds, TaskId,
-    TaskSpec, TaskState, Timestamp, WorkerId, retry::RetryPolicyParts,
+    EndKind, Failure, HandoffId, IdSource as _, LeaseToken, Limits, Payload, Priority, ReplaySpec, RetryPolicy, Run, SystemIds,
+    TaskId, TaskSpec, TaskState, Timestamp, WorkerId, retry::RetryPolicyParts,
 };
 
 /// A database that the suite runs on.
@@ -72,6 +73,10 @@ impl Fixture {
 
     pub(crate) async fn end_one(&self, end: End, now: Timestamp) -> EndOutcome {
         self.store.end(&[end], now).await.expect("end").pop().expect("an outcome")
+    }
+
+    pub(crate) async fn replay_one(&self, replay: Replay, now: Timestamp) -> ReplayOutcome {
+        self.store.replay(&[replay], handoff(), now).await.expect("replay").pop().expect("an outcome")
     }
 
     /// Starts a run that must start.
@@ -221,7 +226,13 @@ pub(crate) fn end(id: TaskId, number: u32, token: LeaseToken, kind: EndKind) -> 
 }
 
 pub(crate) fn close(id: TaskId, kind: EndKind) -> Close {
-    Close { task: id, kind, by: token(), failure: Failure::new(kind.as_str(), "closed"), at: at(3) }
+    Close { task: id, run: None, kind, by: token(), failure: Failure::new(kind.as_str(), "closed"), at: at(3) }
+}
+
+/// A replay with the task's own budget, also of what succeeded.
+pub(crate) fn replay(id: TaskId) -> Replay {
+    let spec = ReplaySpec { allow_succeeded: true, reason: "once more".to_owned(), ..ReplaySpec::default() };
+    Replay { task: id, by: token(), spec, request: None }
 }
 
 pub(crate) fn cancel() -> Cancel {

@@ -44,7 +44,7 @@ async fn a_waiting_task_is_changed_and_handed_out_anew(
     assert_eq!(loaded, expected);
     assert_eq!(loaded.tags[0].as_str(), "new");
     assert_eq!(store.state(id).await, TaskState::Pending);
-    assert_eq!(store.start_one(start(id, 2), at(6)).await, StartOutcome::Started { attempt: 1, checkpoint: None });
+    assert_eq!(store.start_one(start(id, 2), at(6)).await, StartOutcome::Started { attempt: 1, checkpoint: None, budget: None });
     store.confirm_handoffs(&[outbox], &[]).await.expect("confirm");
     let visits = store.claim_agenda(at(300), at(400), 10).await.expect("claim");
     assert_eq!((visits.len(), visits[0].row.why, visits[0].row.run), (1, AgendaWhy::Expiry, run(2)));
@@ -80,7 +80,7 @@ async fn a_backoff_is_not_cut_short(#[values(Database::MariaDb, Database::Sqlite
     let UpdateOutcome::Updated { after, .. } = change(&store, id, &priority(9), None, token()).await else { panic!("waits") };
     assert_eq!((after.run, after.due_at), (run(3), Some(at(10))));
     assert!(matches!(store.start_one(start(id, 3), at(9)).await, StartOutcome::Refused(_)));
-    assert_eq!(store.start_one(start(id, 3), at(10)).await, StartOutcome::Started { attempt: 2, checkpoint: None });
+    assert_eq!(store.start_one(start(id, 3), at(10)).await, StartOutcome::Started { attempt: 2, checkpoint: None, budget: None });
 }
 
 #[rstest]

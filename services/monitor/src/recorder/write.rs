@@ -9,7 +9,7 @@ use oxcart_store::{
     Store,
     model::{Close, CloseOutcome, TakeOver, TakeOverOutcome, View},
 };
-use oxcart_types::{EndKind, Failure, FailureKind, Timestamp};
+use oxcart_types::{EndKind, Failure, FailureKind, Run, Timestamp};
 use tonic::transport::Channel;
 
 use super::fact::{Fact, FactKind};
@@ -48,23 +48,30 @@ impl Writer {
                 (_, TakeOverOutcome::TooYoung) => Written::TooYoung,
                 (FactKind::Reaped, TakeOverOutcome::Ended(kind)) => Written::Recorded(kind),
                 (FactKind::Reaped, TakeOverOutcome::Over(_) | TakeOverOutcome::NoRun) => Written::Known,
-                (FactKind::Quarantined, TakeOverOutcome::Ended(_) | TakeOverOutcome::Over(_) | TakeOverOutcome::NoRun) => {
-                    self.close(fact, now).await?
+                // The task has ended by the very run that was quarantined. It may have been replayed since.
+                (FactKind::Quarantined, TakeOverOutcome::Over(kind)) if kind.is_terminal() => {
+                    self.remove(fact).await?;
+                    Written::Known
                 }
+                (FactKind::Quarantined, TakeOverOutcome::Ended(_) | TakeOverOutcome::Over(_)) => {
+                    self.close(fact, fact.run.next(), now).await?
+                }
+                (FactKind::Quarantined, TakeOverOutcome::NoRun) => self.close(fact, fact.run, now).await?,
             });
         }
         Ok(written)
     }
 
-    async fn close(&self, fact: &Fact, now: Timestamp) -> Result<Written, MonitorError> {
+    /// Closes the slot of `run`: a fact that is told late must not close one that came after it.
+    async fn close(&self, fact: &Fact, run: Run, now: Timestamp) -> Result<Written, MonitorError> {
         let message = format!("run {} was given out too often without a start; its entry was quarantined", fact.run);
         let failure = Failure::new(FailureKind::POISON, message).fatal();
-        let close = Close { task: fact.task, kind: EndKind::Failed, by: fact.by, failure, at: now };
+        let close = Close { task: fact.task, run: Some(run), kind: EndKind::Failed, by: fact.by, failure, at: now };
         let written = match self.store.close(&close).await? {
             CloseOutcome::Closed(_) => Written::Recorded(EndKind::Failed),
             CloseOutcome::Running(_) => return Ok(Written::TooYoung),
             CloseOutcome::Ended(_) => Written::Known,
-            CloseOutcome::NoTask => return Ok(Written::Known),
+            CloseOutcome::Moved(_) | CloseOutcome::NoTask => return Ok(Written::Known),
         };
         self.remove(fact).await?;
         Ok(written)

@@ -78,6 +78,10 @@ impl SubmissionService for Api {
         Ok(control::cancel(&self.0, request.into_inner()).await.map(Response::new)?)
     }
 
+    async fn replay_task(&self, request: Request<pb::ReplayTaskRequest>) -> Result<Response<pb::ReplayTaskResponse>, Status> {
+        Ok(control::replay(&self.0, request.into_inner()).await.map(Response::new)?)
+    }
+
     async fn delete_task(&self, request: Request<pb::DeleteTaskRequest>) -> Result<Response<pb::DeleteTaskResponse>, Status> {
         Ok(control::delete(&self.0, request.into_inner()).await.map(Response::new)?)
     }

@@ -75,10 +75,12 @@ async fn write(core: &Core, clear: &[AgendaRow], set: &[AgendaRow]) -> Result<()
     Ok(())
 }
 
-/// Closes the next slot of a task. Refused means that a run began or that it ended meanwhile: nothing to do then.
+/// Closes the slot that is next as far as the look at `task` tells. Refused means that the task has moved on meanwhile: a run
+/// began, or it ended, or it was replayed. Nothing to do then.
 pub(super) async fn close(core: &Core, task: &OpenTask, kind: EndKind, failure: Failure) -> Result<(), SweepError> {
     let id = task.entry.task;
-    let close = Close { task: id, kind, by: core.ids.lease_token(), failure, at: core.clock.now() };
+    let run = if task.head.has_open_run() { task.entry.run.next() } else { task.entry.run };
+    let close = Close { task: id, run: Some(run), kind, by: core.ids.lease_token(), failure, at: core.clock.now() };
     if let oxcart_store::CloseOutcome::Closed(run) = core.store.close(&close).await? {
         core.remove(&task.entry, run, None).await;
         core.waiters.changed(id);

@@ -3,10 +3,7 @@
 use std::time::Duration;
 
 use oxcart_store::{AgendaRow, AgendaWhy, OpenTask};
-use oxcart_types::{
-    ChainHead, EndKind, Failure, FailureKind, Timestamp,
-    chain::{LatestRun, StartKind},
-};
+use oxcart_types::{ChainHead, EndKind, Failure, FailureKind, Timestamp};
 
 use crate::admission::{add, before};
 
@@ -51,12 +48,13 @@ enum Standing {
 }
 
 fn standing(head: &ChainHead) -> Standing {
-    match head.latest {
-        None => Standing::Waiting { started: false },
-        Some(LatestRun { kind: StartKind::Worker | StartKind::Closer, end: None, .. }) => Standing::Open,
-        Some(LatestRun { end: Some(end), .. }) if end.kind.is_terminal() => Standing::Ended,
-        // A closed slot before the first start, or a run that was given back, leaves the task as one that never started.
-        Some(LatestRun { end: Some(end), .. }) => Standing::Waiting { started: end.attempts_used > 0 },
+    if head.has_open_run() {
+        Standing::Open
+    } else if head.terminal().is_some() {
+        Standing::Ended
+    } else {
+        // A closed slot before the first start, a run that was given back, or a replay leaves the task as one that never started.
+        Standing::Waiting { started: head.attempts_used() > 0 }
     }
 }
 

@@ -1,5 +1,8 @@
 use oxcart_store::{Cancel, Entry};
-use oxcart_types::{IdSource as _, Priority, QueueName, Run, SystemIds, chain::LatestEnd};
+use oxcart_types::{
+    IdSource as _, Priority, QueueName, Run, SystemIds,
+    chain::{LatestEnd, LatestRun, StartKind},
+};
 
 use super::*;
 
@@ -27,7 +30,7 @@ fn task(end: Option<Option<EndKind>>) -> OpenTask {
             fairness_key: None,
             due_at: None,
         },
-        head: ChainHead { latest, previous_end: None, waiting: None },
+        head: ChainHead { latest, previous_end: None, replayed: None, waiting: None },
         started_at: Some(at(-100)),
         start_by: None,
         deadline_at: None,
@@ -68,6 +71,19 @@ fn what_waits_is_closed_before_anything_else() {
     }
     let started = OpenTask { start_by: Some(at(0)), ..task(Some(Some(EndKind::Retry))) };
     assert_eq!(look(AgendaWhy::Retry, Some(&started)), Action::Enqueue, "what has started does not expire");
+}
+
+#[test]
+fn a_replay_is_looked_after_as_a_task_that_never_started() {
+    let mut replayed = task(Some(Some(EndKind::Failed)));
+    replayed.head.replayed = Some(Run::FIRST);
+    for why in [AgendaWhy::Time, AgendaWhy::Retry, AgendaWhy::Expiry, AgendaWhy::CancelGrace] {
+        assert_eq!(look(why, Some(&replayed)), Action::Enqueue);
+    }
+    assert!(waits(&replayed));
+    assert_eq!(audit(&replayed, at(0), HORIZON), Audited::Offer);
+    let late = OpenTask { start_by: Some(at(0)), ..replayed };
+    assert!(matches!(audit(&late, at(0), HORIZON), Audited::Close(EndKind::Expired, _)));
 }
 
 #[test]

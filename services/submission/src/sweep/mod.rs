@@ -8,6 +8,7 @@ mod handoffs;
 mod keys;
 mod orphans;
 mod resync;
+mod walk;
 mod watch;
 
 use std::{sync::Arc, time::Duration};

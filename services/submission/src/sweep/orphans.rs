@@ -3,7 +3,7 @@
 use oxcart_store::{OpenTask, Store, StoreError, TakeOver};
 use oxcart_types::{IdSource, Limits, Timestamp, chain::LatestRun};
 
-use super::audit;
+use super::walk::Walk;
 
 /// Ends every open run that began before `now`, as lost or as what its task allows; how many there were.
 ///
@@ -14,22 +14,19 @@ use super::audit;
 /// # Errors
 /// SQL. What was ended until then stays ended.
 pub async fn end_orphans(store: &Store, ids: &dyn IdSource, now: Timestamp) -> Result<usize, StoreError> {
-    let mut after = audit::low_watermark(store).await?;
+    let mut walk = Walk::begin(store, now).await?;
     let mut ended = 0;
-    loop {
-        let walk = store.walk_open(after, now, Limits::BATCH_ITEMS).await?;
-        let runs: Vec<_> = walk.open.iter().filter_map(|task| orphan(task, ids, now)).collect();
+    while !walk.is_over() {
+        let open = walk.step(store, now, Limits::BATCH_ITEMS).await?;
+        let runs: Vec<_> = open.iter().filter_map(|task| orphan(task, ids, now)).collect();
         if !runs.is_empty() {
             ended += store.take_over(&runs, now).await?.len();
         }
-        after = walk.next_after;
-        if after.is_none() {
-            if ended > 0 {
-                tracing::info!(ended, "an earlier process left runs open; their tasks go on");
-            }
-            return Ok(ended);
-        }
     }
+    if ended > 0 {
+        tracing::info!(ended, "an earlier process left runs open; their tasks go on");
+    }
+    Ok(ended)
 }
 
 /// The open run of a task.

@@ -10,12 +10,7 @@ use oxcart_types::TaskId;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{
-    StateGuard, SweepError,
-    audit::{look, low_watermark},
-    decide::waits,
-    resync::offer_missing,
-};
+use super::{StateGuard, SweepError, audit::look, decide::waits, resync::offer_missing, walk::Walk};
 use crate::core::Core;
 
 /// Where the partitions as last seen are kept.
@@ -53,7 +48,7 @@ struct Recheck {
 /// A resync under way.
 #[derive(Debug)]
 struct Resync {
-    after: Option<TaskId>,
+    walk: Walk,
     open_runs: Vec<TaskId>,
     /// Remembered when the walk is through: before that, a process that dies begins again.
     then: Partitions,
@@ -75,9 +70,9 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Watch>) -> Resul
     if lost(seen, &found) {
         core.meters.resyncs.inc();
         tracing::warn!("a queue has lost entries; offering all that waits again");
-        let after = low_watermark(&core.store).await?;
+        let walk = Walk::begin(&core.store, core.clock.now()).await?;
         // What an earlier resync remembered is met again by this one.
-        state.walk = Some(Resync { after, open_runs: Vec::new(), then: found });
+        state.walk = Some(Resync { walk, open_runs: Vec::new(), then: found });
         return Ok(Progress::More);
     }
     // Numbers of writes change all the time: only what would be missed after a restart is worth a write.
@@ -106,13 +101,12 @@ fn lost(seen: &Partitions, found: &Partitions) -> bool {
 
 async fn step(core: &Core, state: &mut Watch) -> Result<Progress, SweepError> {
     let Some(resync) = &mut state.walk else { return Ok(Progress::Idle) };
-    let walk = core.store.walk_open(resync.after, core.clock.now(), core.config.sweep.rows()).await?;
-    let (waiting, running): (Vec<_>, Vec<_>) = walk.open.iter().partition(|task| waits(task));
+    let open = resync.walk.step(&core.store, core.clock.now(), core.config.sweep.rows()).await?;
+    let (waiting, running): (Vec<_>, Vec<_>) = open.iter().partition(|task| waits(task));
     let room = OPEN_RUNS.saturating_sub(resync.open_runs.len());
     resync.open_runs.extend(running.iter().map(|task| task.entry.task).take(room));
     offer_missing(core, "resync", &waiting).await?;
-    if walk.next_after.is_some() {
-        resync.after = walk.next_after;
+    if !resync.walk.is_over() {
         return Ok(Progress::More);
     }
     remember(core, &resync.then).await?;

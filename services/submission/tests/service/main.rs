@@ -5,4 +5,5 @@
 mod api;
 mod recovery;
 mod refusals;
+mod replays;
 mod support;

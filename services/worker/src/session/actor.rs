@@ -6,14 +6,14 @@ use futures_util::StreamExt as _;
 use oxcart_proto::{
     convert::scalar,
     pb::{
-        common::v1::{QueueSubscription, Window, WorkerInfo},
+        common::v1::{LeaseKey, QueueSubscription, Window, WorkerInfo},
         dispatcher::v1::{
             LeaseReport, LeaseReportResult, LeaseStatus, OpenSessionRequest, OpenSessionResponse, SessionCommand, SessionGoodbye,
             SessionOpen, SessionOpened, WorkerStatus, open_session_request::Message as Up, open_session_response::Message as Down,
         },
     },
 };
-use oxcart_types::{LeaseToken, Limits, TaskId};
+use oxcart_types::{LeaseToken, Limits, Run, TaskId};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
@@ -95,8 +95,8 @@ impl Settings {
 /// Something that the dispatcher tells outside of any answer.
 #[derive(Debug)]
 pub(crate) enum Notice {
-    /// These tasks are to be cancelled.
-    Cancel { tasks: Vec<TaskId>, reason: String, grace: Duration },
+    /// These runs, and those before them, are to be cancelled.
+    Cancel { runs: Vec<(TaskId, Run)>, reason: String, grace: Duration },
     /// These leases are said to be lost: SQL is asked.
     Lost(Vec<TaskId>),
     /// Leave.
@@ -332,9 +332,10 @@ impl Actor {
             Down::Verdicts(verdicts) => self.state.outbox.judged(verdicts),
             Down::Settled(result) => return Ok(self.state.outbox.settled(&result)),
             Down::Cancel(notice) => {
-                let tasks = notice.leases.iter().filter_map(|key| key.task_id.parse().ok()).collect();
+                let run = |key: &LeaseKey| Some((key.task_id.parse().ok()?, scalar::run(key.run).ok()?));
+                let runs = notice.leases.iter().filter_map(run).collect();
                 let grace = scalar::duration_or_zero(notice.grace_period);
-                self.tell(Notice::Cancel { tasks, reason: notice.reason, grace });
+                self.tell(Notice::Cancel { runs, reason: notice.reason, grace });
             }
             Down::Lost(notice) => {
                 self.tell(Notice::Lost(notice.leases.iter().filter_map(|key| key.task_id.parse().ok()).collect()));

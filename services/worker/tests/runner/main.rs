@@ -13,8 +13,8 @@ use oxcart_proto::pb::{
     dispatcher::v1::{CancelNotice, open_session_response::Message},
     worker::v1::{DrainWorkerRequest, GetWorkerRequest, ListRunningTasksRequest},
 };
-use oxcart_store::model::{Cancel, Start, StartOutcome, TakeOver, TakeOverOutcome};
-use oxcart_types::{Clock as _, EndKind, LeaseToken, Run, SystemClock, TaskState, WorkerId};
+use oxcart_store::model::{Cancel, Replay, ReplayOutcome, Start, StartOutcome, TakeOver, TakeOverOutcome};
+use oxcart_types::{Clock as _, EndKind, IdSource as _, LeaseToken, ReplaySpec, Run, SystemClock, SystemIds, TaskState, WorkerId};
 use oxcart_worker::config::LinkMode;
 use support::{Rig, config, dispatcher::Dispatcher};
 
@@ -102,6 +102,65 @@ async fn a_running_task_is_cancelled_by_notice_or_by_sql() {
         rig.wait_state(id, TaskState::Cancelled).await;
         assert_eq!(rig.settles(id, 1).await, ["cancelled"]);
     }
+    rig.stop().await;
+}
+
+/// Ends a task as its worker would, and opens it again.
+async fn replayed(rig: &Rig, spec: oxcart_types::TaskSpec, replay: ReplaySpec) -> oxcart_types::TaskId {
+    let id = rig.submit(spec).await;
+    rig.dispatcher.grant(id, 1);
+    rig.wait_state(id, TaskState::Failed).await;
+    rig.settles(id, 1).await;
+    let replay = Replay { task: id, by: LeaseToken::from_bytes([9; 16]), spec: replay, request: None };
+    let outcome = rig.store.store.replay(&[replay], SystemIds.handoff_id(), SystemClock.now()).await.expect("an answer");
+    assert!(matches!(outcome.as_slice(), [ReplayOutcome::Replayed(_)]), "{outcome:?}");
+    id
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_has_a_budget_of_its_own() {
+    let rig = Rig::start().await;
+    let spec = ReplaySpec { max_attempts: Some(3), ..ReplaySpec::default() };
+    // One attempt by its policy, then three.
+    let id = replayed(&rig, Rig::spec("flaky", r#"{"times":9}"#, 1), spec).await;
+    rig.dispatcher.grant(id, 2);
+    let record = rig.wait_state(id, TaskState::Failed).await;
+    assert_eq!(ends(&record), [EndKind::Failed, EndKind::Retry, EndKind::Retry, EndKind::Failed]);
+    assert_eq!(record.runs.iter().map(|run| run.attempt).collect::<Vec<_>>(), [1, 1, 2, 3]);
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_deadline_of_a_replay_counts_from_the_replay() {
+    let rig = Rig::start().await;
+    let deadline = Duration::from_secs(60);
+    let spec = oxcart_types::TaskSpec { deadline: Some(deadline), ..Rig::spec("again", "null", 1) };
+    let id = replayed(&rig, spec, ReplaySpec::default()).await;
+    rig.dispatcher.grant(id, 2);
+    rig.wait_state(id, TaskState::Running).await;
+    rig.gate.notify_one();
+    let record = rig.wait_state(id, TaskState::Succeeded).await;
+    let told: i64 = serde_json::from_slice(record.result.expect("a result").as_bytes()).expect("a number");
+    let first_end = record.runs[0].end.as_ref().expect("an end").at;
+    assert!(told >= (first_end + deadline).timestamp_micros(), "the handler is told of the new deadline");
+    rig.stop().await;
+}
+
+/// † An old cancel must not kill a replay.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cancel_notice_that_comes_late_does_not_stop_a_replay() {
+    let rig = Rig::start().await;
+    let id = replayed(&rig, Rig::spec("again", "null", 1), ReplaySpec::default()).await;
+    rig.dispatcher.grant(id, 2);
+    rig.wait_state(id, TaskState::Running).await;
+    let bystander = rig.run("gated", "null", 1).await;
+    rig.wait_state(bystander, TaskState::Running).await;
+    let leases = [(id, 1), (bystander, 1)].map(|(task, run)| LeaseKey { task_id: task.to_string(), run, lease_token: Vec::new() });
+    rig.dispatcher.tell(Message::Cancel(CancelNotice { leases: leases.to_vec(), ..Default::default() }));
+    // Heard, and acted upon for the run that it names.
+    rig.wait_state(bystander, TaskState::Cancelled).await;
+    rig.gate.notify_one();
+    rig.wait_state(id, TaskState::Succeeded).await;
     rig.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 mod cancel;
 mod list;
+mod replay;
 mod show;
 mod submit;
 mod wait;
@@ -40,6 +41,8 @@ Examples:
     List(list::ListArgs),
     /// Cancel tasks
     Cancel(cancel::CancelArgs),
+    /// Run finished tasks again, under their own ids
+    Replay(replay::ReplayArgs),
     /// Show what happens, live
     Watch(watch::WatchArgs),
 }
@@ -58,6 +61,7 @@ impl TaskArgs {
             TaskCommand::Wait(args) => args.run(global, output).await,
             TaskCommand::List(args) => args.run(global, output).await,
             TaskCommand::Cancel(args) => args.run(global, output).await,
+            TaskCommand::Replay(args) => args.run(global, output).await,
             TaskCommand::Watch(args) => args.run(global, output).await,
         }
     }

@@ -102,8 +102,9 @@ fn runs(runs: &[Run]) -> String {
             RunEnd::Unspecified => "open",
             end => end.as_str_name().trim_start_matches("RUN_END_"),
         };
+        let end = if run.replayed { format!("{end}, replayed") } else { end.to_owned() };
         let error = run.error.as_ref().map(|error| format!("{}: {}", error.kind, error.message)).unwrap_or_default();
-        vec![run.run.to_string(), run.attempt.to_string(), end.to_owned(), time(run.start_time), time(run.end_time), error]
+        vec![run.run.to_string(), run.attempt.to_string(), end, time(run.start_time), time(run.end_time), error]
     });
     table(&["RUN", "ATTEMPT", "END", "STARTED", "ENDED", "ERROR"], rows.collect())
 }

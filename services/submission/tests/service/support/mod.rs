@@ -156,7 +156,13 @@ impl System {
 
     /// Starts the first run of a task, as a worker does.
     pub(crate) async fn begin(&self, task_id: &str) -> RunKey {
-        let key = RunKey { task: task_id.parse().expect("an id"), run: Run::FIRST, token: SystemIds.lease_token() };
+        self.begin_run(task_id, 1).await
+    }
+
+    /// Starts a run of a task, as a worker does.
+    pub(crate) async fn begin_run(&self, task_id: &str, run: u32) -> RunKey {
+        let run = Run::new(run).expect("a run");
+        let key = RunKey { task: task_id.parse().expect("an id"), run, token: SystemIds.lease_token() };
         let start = Start { task: key.task, run: key.run, token: key.token, worker: WorkerId::from_bytes([1; 16]) };
         let started = self.store.start(&[start], SystemClock.now()).await.expect("an answer");
         assert!(matches!(started.as_slice(), [StartOutcome::Started { .. }]), "{started:?}");

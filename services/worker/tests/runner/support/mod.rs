@@ -18,7 +18,7 @@ use oxcart_service::{Component as _, Metrics, ServiceError};
 use oxcart_store::model::{NewTask, SubmitUnit, TaskRecord, UnitOutcome, View};
 use oxcart_testkit::wait_for;
 use oxcart_types::{
-    Clock as _, IdSource as _, Limits, Payload, Priority, QueueName, RetryPolicy, SystemClock, SystemIds, TaskId, TaskSpec,
+    Clock as _, IdSource as _, Limits, Payload, Priority, QueueName, RetryPolicy, Run, SystemClock, SystemIds, TaskId, TaskSpec,
     TaskState, retry::RetryPolicyParts,
 };
 use oxcart_worker::{Config, Deps, WorkerService};
@@ -65,6 +65,18 @@ fn handlers(gate: Arc<Notify>, entered: Arc<AtomicUsize>) -> Handlers {
         entered.fetch_add(1, Ordering::SeqCst);
         async { Ok(()) }
     };
+    let gate_again = Arc::clone(&gate);
+    // Fails the first time, and then waits for the rig; it returns its deadline.
+    let again = move |ctx: TaskContext, (): ()| {
+        let gate = Arc::clone(&gate_again);
+        async move {
+            if ctx.run() == Run::FIRST {
+                return Err(TaskError::fatal("not yet"));
+            }
+            gate.notified().await;
+            Ok(ctx.deadline().map(|at| at.timestamp_micros()))
+        }
+    };
     let handlers = Handlers::new().handle_fn("gated", move |_ctx, (): ()| {
         let gate = Arc::clone(&gate);
         async move {
@@ -100,6 +112,7 @@ fn handlers(gate: Arc<Notify>, entered: Arc<AtomicUsize>) -> Handlers {
         .and_then(|h| h.handle_fn("speaks.deeper", speaks_deeper))
         .and_then(|h| h.handle_blocking("speaks.blocking", speaks_blocking))
         .and_then(|h| h.handle_fn("counts", counts))
+        .and_then(|h| h.handle_fn("again", again))
         .and_then(|h| h.handle_fn("blocks", blocks))
         .and_then(|h| h.handle_fn("panics", panics))
         .and_then(|h| h.handle_fn("releases", releases))

@@ -107,9 +107,6 @@ impl RunStore for SwitchedStore {
     async fn close(&self, close: &Close) -> Result<CloseOutcome, StoreError> {
         RunStore::close(self.up()?, close).await
     }
-    async fn attempts_used(&self, task: TaskId) -> Result<Option<u32>, StoreError> {
-        RunStore::attempts_used(self.up()?, task).await
-    }
     async fn ping(&self) -> Result<(), StoreError> {
         RunStore::ping(self.up()?).await
     }
