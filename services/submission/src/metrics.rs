@@ -91,6 +91,7 @@ impl Meters {
             unconfirmed: Gauge::default(),
             swept: Family::default(),
             resyncs: Counter::default(),
+            replayed: Counter::default(),
             waiters: Gauge::default(),
         };
         for outcome in Offered::ALL {
