@@ -232,12 +232,12 @@ async fn a_server_that_hangs_or_dies_is_unavailable_and_comes_back() {
     let engine = RedisEngine::connect(patient, EngineOptions::default()).await.unwrap();
     let hasty = RedisEngine::connect(hasty, EngineOptions::default()).await.unwrap();
     fill(&engine, &partition(), [1]).await;
-    server.pause().unwrap();
+    server.process().pause().unwrap();
     let hangs = hasty.ping().await;
     assert!(matches!(hangs, Err(QueueError::Unavailable(_))), "{hangs:?}");
-    server.resume().unwrap();
+    server.process().resume().unwrap();
     engine.ping().await.unwrap();
-    server.kill().unwrap();
+    server.process().kill().unwrap();
     let dead = hasty.ping().await;
     assert!(matches!(dead, Err(QueueError::Unavailable(_))), "{dead:?}");
     let dead = RedisEngine::connect(redis_options(&server), EngineOptions::default()).await;

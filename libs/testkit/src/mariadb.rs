@@ -4,22 +4,15 @@ use std::{
     os::unix::fs::MetadataExt as _,
     path::Path,
     process::Command,
-    sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, ensure};
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use crate::{
-    process::{ChildGuard, Signal},
-    program,
-    wait::{free_port, wait_for},
-};
+use crate::{managed::ManagedProcess, program, wait::free_port};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Somebody else may take the port between finding and binding it.
@@ -31,7 +24,7 @@ const INIT_SQL: &str = "CREATE USER IF NOT EXISTS 'oxcart'@'%' IDENTIFIED BY 'ox
 #[derive(Debug)]
 pub struct MariaDbServer {
     // Before the directory: fields drop in order, and the server writes there until it is gone.
-    child: Mutex<Option<ChildGuard>>,
+    process: ManagedProcess,
     directory: TempDir,
     port: u16,
     databases: AtomicU32,
@@ -47,7 +40,9 @@ impl MariaDbServer {
         loop {
             let directory = tempfile::Builder::new().prefix("oxcart-mariadb-").tempdir()?;
             install(directory.path()).await?;
-            let server = Self { child: Mutex::new(None), directory, port: free_port()?, databases: AtomicU32::new(0) };
+            let log = directory.path().join("mariadb.log");
+            let process = ManagedProcess::new("mariadbd", log, Some(directory.path().to_owned()));
+            let server = Self { process, directory, port: free_port()?, databases: AtomicU32::new(0) };
             match server.spawn().await {
                 Ok(()) => return Ok(server),
                 Err(error) if attempt == START_ATTEMPTS => return Err(error),
@@ -96,18 +91,10 @@ impl MariaDbServer {
         self.port
     }
 
-    /// The process id while it runs, for tests that measure it.
+    /// The process: to kill, freeze and measure it.
     #[must_use]
-    pub fn process_id(&self) -> Option<u32> {
-        self.child().as_ref().map(ChildGuard::id)
-    }
-
-    /// Ends it at once, as a crash does.
-    ///
-    /// # Errors
-    /// When the operating system refuses.
-    pub fn kill(&self) -> Result<()> {
-        self.child().take().map_or(Ok(()), |mut child| child.kill())
+    pub const fn process(&self) -> &ManagedProcess {
+        &self.process
     }
 
     /// Starts it again on the same port and data, killing it first if it runs.
@@ -115,32 +102,7 @@ impl MariaDbServer {
     /// # Errors
     /// When it does not come up.
     pub async fn restart(&self) -> Result<()> {
-        self.kill()?;
         self.spawn().await
-    }
-
-    /// Freezes it: connections stay open and nothing answers.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::Stop)
-    }
-
-    /// Thaws it.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn resume(&self) -> Result<()> {
-        self.signal(Signal::Continue)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        self.child().as_ref().context("mariadbd does not run")?.signal(signal)
-    }
-
-    fn child(&self) -> MutexGuard<'_, Option<ChildGuard>> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn spawn(&self) -> Result<()> {
@@ -164,20 +126,7 @@ impl MariaDbServer {
             .arg(argument("--pid-file=", &directory.join("pid")))
             .arg(argument("--init-file=", &init_file))
             .args(as_user());
-        let log = directory.join("mariadb.log");
-        *self.child() = Some(ChildGuard::spawn(command, &log, Some(directory))?);
-        let up = wait_for("mariadbd to answer", START_TIMEOUT, || async {
-            if self.has_exited() { Some(false) } else { self.execute("SELECT 1").await.is_ok().then_some(true) }
-        });
-        if up.await? && !self.has_exited() {
-            return Ok(());
-        }
-        let output = self.child().take().map(|child| child.output()).unwrap_or_default();
-        bail!("mariadbd ended at its start:\n{output}")
-    }
-
-    fn has_exited(&self) -> bool {
-        self.child().as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
+        self.process.start(command, START_TIMEOUT, || async { self.execute("SELECT 1").await.is_ok() }).await
     }
 }
 

@@ -1,12 +1,8 @@
 //! A private redis-server.
 
-use std::{
-    process::Command,
-    sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{process::Command, time::Duration};
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
@@ -14,11 +10,7 @@ use tokio::{
     sync::OnceCell,
 };
 
-use crate::{
-    process::{ChildGuard, Signal},
-    program,
-    wait::{free_port, wait_for},
-};
+use crate::{managed::ManagedProcess, program, wait::free_port};
 
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// Somebody else may take the port between finding and binding it.
@@ -37,7 +29,7 @@ pub struct RedisOptions {
 #[derive(Debug)]
 pub struct RedisServer {
     // Before the directory: fields drop in order, and the server writes there until it is gone.
-    child: Mutex<Option<ChildGuard>>,
+    process: ManagedProcess,
     directory: TempDir,
     options: RedisOptions,
     port: u16,
@@ -52,7 +44,9 @@ impl RedisServer {
         let mut attempt = 1;
         loop {
             let directory = tempfile::Builder::new().prefix("oxcart-redis-").tempdir()?;
-            let server = Self { child: Mutex::new(None), directory, options, port: free_port()? };
+            let log = directory.path().join("redis.log");
+            let process = ManagedProcess::new("redis-server", log, Some(directory.path().to_owned()));
+            let server = Self { process, directory, options, port: free_port()? };
             match server.spawn().await {
                 Ok(()) => return Ok(server),
                 Err(error) if attempt == START_ATTEMPTS => return Err(error),
@@ -83,10 +77,10 @@ impl RedisServer {
         self.port
     }
 
-    /// The process id while it runs, for tests that measure it.
+    /// The process: to kill, freeze and measure it.
     #[must_use]
-    pub fn process_id(&self) -> Option<u32> {
-        self.child().as_ref().map(ChildGuard::id)
+    pub const fn process(&self) -> &ManagedProcess {
+        &self.process
     }
 
     /// Forgets everything, as a lost Redis does.
@@ -114,45 +108,12 @@ impl RedisServer {
         Ok(reply.trim_start_matches(['+', ':', '$', '*']).to_owned())
     }
 
-    /// Ends it at once, as a crash does.
-    ///
-    /// # Errors
-    /// When the operating system refuses.
-    pub fn kill(&self) -> Result<()> {
-        self.child().take().map_or(Ok(()), |mut child| child.kill())
-    }
-
     /// Starts it again on the same port and directory, killing it first if it runs.
     ///
     /// # Errors
     /// When it does not come up.
     pub async fn restart(&self) -> Result<()> {
-        self.kill()?;
         self.spawn().await
-    }
-
-    /// Freezes it: connections stay open and nothing answers.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn pause(&self) -> Result<()> {
-        self.signal(Signal::Stop)
-    }
-
-    /// Thaws it.
-    ///
-    /// # Errors
-    /// When it does not run.
-    pub fn resume(&self) -> Result<()> {
-        self.signal(Signal::Continue)
-    }
-
-    fn signal(&self, signal: Signal) -> Result<()> {
-        self.child().as_ref().context("redis-server does not run")?.signal(signal)
-    }
-
-    fn child(&self) -> MutexGuard<'_, Option<ChildGuard>> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn spawn(&self) -> Result<()> {
@@ -165,24 +126,7 @@ impl RedisServer {
         if let Some(mib) = self.options.max_memory_mib {
             command.args(["--maxmemory", &format!("{mib}mb")]);
         }
-        let log = self.directory.path().join("redis.log");
-        *self.child() = Some(ChildGuard::spawn(command, &log, Some(self.directory.path()))?);
-        let up = wait_for("redis-server to answer", START_TIMEOUT, || async {
-            if self.has_exited() {
-                Some(false)
-            } else {
-                self.command("PING").await.is_ok_and(|reply| reply == "PONG").then_some(true)
-            }
-        });
-        // Whoever holds the port may be another server that answers as well: only a child that lives counts.
-        if up.await? && !self.has_exited() {
-            return Ok(());
-        }
-        let output = self.child().take().map(|child| child.output()).unwrap_or_default();
-        bail!("redis-server ended at its start:\n{output}")
-    }
-
-    fn has_exited(&self) -> bool {
-        self.child().as_mut().is_none_or(|child| !matches!(child.try_wait(), Ok(None)))
+        let answers = || async { self.command("PING").await.is_ok_and(|reply| reply == "PONG") };
+        self.process.start(command, START_TIMEOUT, answers).await
     }
 }

@@ -12,7 +12,7 @@ async fn mariadb_keeps_committed_rows_over_a_crash() {
     let url = server.create_database().await.unwrap();
     let database = url.rsplit('/').next().unwrap();
     server.execute(&format!("CREATE TABLE {database}.t (a INT); INSERT INTO {database}.t VALUES (7)")).await.unwrap();
-    server.kill().unwrap();
+    server.process().kill().unwrap();
     assert!(server.execute("SELECT 1").await.is_err());
     server.restart().await.unwrap();
     assert_eq!(server.execute(&format!("SELECT a FROM {database}.t")).await.unwrap().trim(), "7");
@@ -35,9 +35,9 @@ async fn redis_forgets_or_keeps_as_asked() {
 #[tokio::test]
 async fn a_paused_server_is_silent_until_resumed() {
     let server = RedisServer::start(RedisOptions::default()).await.unwrap();
-    server.pause().unwrap();
+    server.process().pause().unwrap();
     assert!(wait_for("a paused server", Duration::from_millis(200), || async { server.command("PING").await.ok() }).await.is_err());
-    server.resume().unwrap();
+    server.process().resume().unwrap();
     wait_for("the reply", SOON, || async { server.command("PING").await.ok() }).await.unwrap();
 }
 
@@ -45,5 +45,5 @@ async fn a_paused_server_is_silent_until_resumed() {
 async fn a_shared_server_is_started_once() {
     let first = RedisServer::shared().await.unwrap();
     let second = RedisServer::shared().await.unwrap();
-    assert_eq!(first.process_id(), second.process_id());
+    assert_eq!(first.process().id(), second.process().id());
 }

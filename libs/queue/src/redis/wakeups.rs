@@ -130,7 +130,7 @@ mod tests {
         let server = RedisServer::start(Default::default()).await.unwrap();
         let (sink, messages) = subscribed(&server).await;
         let (wakeups, _) = broadcast::channel(8);
-        server.pause().unwrap();
+        server.process().pause().unwrap();
         let patience = Patience { quiet: Duration::from_millis(1), answer: Duration::from_millis(50) };
         let ends = forward(sink, messages, patience, "me", &wakeups);
         timeout(Duration::from_secs(20), ends).await.expect("it gives up");

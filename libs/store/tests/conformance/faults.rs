@@ -156,7 +156,7 @@ async fn an_absent_database_is_told_and_comes_back() {
     let id = committed.spec.id;
     store.submit(vec![unit(vec![committed])], handoff(), at(0)).await.expect("submit");
 
-    server.kill().expect("kill");
+    server.process().kill().expect("kill");
     for _ in 0..3 {
         assert!(matches!(store.load(&[id]).await, Err(StoreError::Unavailable(_))));
         let started = store.start(&[start(id, 1)], at(1)).await;

@@ -34,7 +34,7 @@ async fn without_sql_a_submit_is_unavailable_and_nothing_is_stored() {
     let url = server.create_database().await.expect("a database");
     let options = StoreOptions { url, max_connections: 2, acquire_timeout: Duration::from_secs(5) };
     let system = start_on(config(), options).await;
-    server.kill().expect("killed");
+    server.process().kill().expect("killed");
     assert_eq!(refused(try_submit(&system, echo()).await), (Code::Unavailable, "STORE_UNAVAILABLE".to_owned()));
     server.restart().await.expect("up again");
     let back = wait_for("an answer", PATIENCE, async || try_submit(&system, echo()).await.ok());
@@ -49,7 +49,7 @@ async fn without_a_free_connection_a_submit_is_told_to_come_back_and_nothing_is_
     let url = server.create_database().await.expect("a database");
     let options = StoreOptions { url, max_connections: 1, acquire_timeout: Duration::from_millis(100) };
     let system = start_on(config(), options).await;
-    server.pause().expect("frozen");
+    server.process().pause().expect("frozen");
     // Of two only one can get the connection, and keeps it.
     let second = tokio::select! {
         one = system.store.ping() => one,
@@ -57,7 +57,7 @@ async fn without_a_free_connection_a_submit_is_told_to_come_back_and_nothing_is_
     };
     assert!(matches!(second, Err(StoreError::Busy)), "{second:?}");
     assert_eq!(refused(try_submit(&system, echo()).await), (Code::ResourceExhausted, "OVERLOADED".to_owned()));
-    server.resume().expect("thawed");
+    server.process().resume().expect("thawed");
     let back = wait_for("an answer", PATIENCE, async || try_submit(&system, echo()).await.ok());
     let id = back.await.expect("in time").task_id;
     let stored = wait_for("a page", PATIENCE, async || system.store.list(&TaskFilter::default(), None, 10).await.ok());
