@@ -1,8 +1,12 @@
 # make demo and make test are the two commands of the README; the rest is for people who work on Oxcart.
-.PHONY: help build demo test tools lint fmt bench doc
+.PHONY: help build demo test tools lint fmt bench chaos doc
 
 # The folder whose files `make demo` works on.
 DIR ?= .
+# What `make chaos` runs: rows of docs/chaos.md (all when empty), seconds of load for each, and the seed of load and faults.
+ROWS ?=
+SECONDS ?= 60
+SEED ?= 1
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -33,6 +37,10 @@ fmt: tools ## Format code and contracts
 
 bench: ## Micro benchmarks; whole systems are measured by `oxcart bench`
 	cargo bench --workspace
+
+chaos: tools ## Real processes under real faults: ROWS=K2,R1 SECONDS=60 SEED=1
+	cargo build --release -p oxcart -p oxcart-tests --bin oxcart --bin oxcart-chaos
+	target/release/oxcart-chaos run --seconds $(SECONDS) --seed $(SEED) $(if $(ROWS),--rows $(ROWS))
 
 doc: ## API documentation, target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps

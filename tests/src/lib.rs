@@ -4,7 +4,10 @@
 #![expect(clippy::expect_used, reason = "what fails here fails a test")]
 
 pub mod binary;
+pub mod chaos;
 pub mod client;
 pub mod exposition;
+pub mod http;
 pub mod processes;
+pub mod replica;
 pub mod scenarios;

@@ -22,7 +22,7 @@ async fn what_a_user_can_rely_on() -> Result<()> {
 /// Kills each service in turn under a steady load, and empties Redis: nothing is lost, nothing ends twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_lost_when_services_die_under_load() -> Result<()> {
-    let mut system = Processes::start(Options::default()).await?;
+    let system = Processes::start(Options::default()).await?;
     let clients = system.clients()?;
     // A killed worker costs each task that it ran an attempt; the load must survive several.
     let task = || TaskSpec { retry_policy: Some(patient()), ..spec("sleep", r#"{"ms":20}"#) };
@@ -48,7 +48,7 @@ async fn nothing_is_lost_when_services_die_under_load() -> Result<()> {
 /// 200 leases of a worker that is killed are given out again once they have run out, and finish elsewhere.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_worker_loses_its_leases_and_the_tasks_finish() -> Result<()> {
-    let mut system = Processes::start(Options::default()).await?;
+    let system = Processes::start(Options::default()).await?;
     let clients = system.clients()?;
     let slow = || TaskSpec { retry_policy: Some(patient()), ..spec("sleep", r#"{"ms":15000}"#) };
     let ids = clients.submit_all((0..200).map(|_| slow()).collect()).await?;
@@ -69,7 +69,7 @@ async fn a_killed_worker_loses_its_leases_and_the_tasks_finish() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_worker_uses_no_attempt() -> Result<()> {
     let extra = "[worker]\ndrain_timeout = \"500ms\"\nabort_grace = \"500ms\"\n".to_owned();
-    let mut system = Processes::start(Options { extra, ..Options::default() }).await?;
+    let system = Processes::start(Options { extra, ..Options::default() }).await?;
     let clients = system.clients()?;
     let ids = clients.submit_all((0..20).map(|_| spec("sleep", r#"{"ms":3000}"#)).collect()).await?;
     for id in &ids {
@@ -89,7 +89,7 @@ async fn a_drained_worker_uses_no_attempt() -> Result<()> {
 /// The dispatcher is down: what is submitted is durable and PENDING, and runs when it returns.
 #[tokio::test(flavor = "multi_thread")]
 async fn submission_goes_on_without_a_dispatcher() -> Result<()> {
-    let mut system = Processes::start(Options::default()).await?;
+    let system = Processes::start(Options::default()).await?;
     let clients = system.clients()?;
     system.kill(Service::Dispatcher)?;
     let id = clients.submit(spec("echo", "1")).await?;

@@ -42,9 +42,8 @@ impl ManagedProcess {
     {
         self.spawn(command)?;
         let what = format!("{} to answer", self.name);
-        let up = wait_for(&what, timeout, || async {
-            if self.has_exited() { Some(false) } else { answers().await.then_some(true) }
-        });
+        let up =
+            wait_for(&what, timeout, || async { if self.has_exited() { Some(false) } else { answers().await.then_some(true) } });
         // Whoever holds the port may be another program that answers as well: only a child that lives counts.
         let up = up.await.with_context(|| format!("{} said:\n{}", self.name, self.output()))?;
         if up && !self.has_exited() {

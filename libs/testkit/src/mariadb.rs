@@ -18,7 +18,8 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Somebody else may take the port between finding and binding it.
 const START_ATTEMPTS: usize = 3;
 /// Runs at each start, before connections are taken.
-const INIT_SQL: &str = "CREATE USER IF NOT EXISTS 'oxcart'@'%' IDENTIFIED BY 'oxcart';\nGRANT ALL ON *.* TO 'oxcart'@'%';\n";
+const INIT_SQL: &str =
+    "CREATE USER IF NOT EXISTS 'oxcart'@'%' IDENTIFIED BY 'oxcart';\nGRANT ALL ON *.* TO 'oxcart'@'%' WITH GRANT OPTION;\n";
 
 /// A mariadbd on the loopback address, small, that flushes its log at each commit. It ends with its handle.
 #[derive(Debug)]

@@ -1,5 +1,7 @@
 //! The proxy does to bytes what it says, and nothing else.
 
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "what fails here fails a test")]
+
 use std::time::Duration;
 
 use oxcart_testkit::{Conditions, FaultProxy, Flow, wait_for};
@@ -190,6 +192,19 @@ async fn a_lost_reply_is_lost_after_its_request_arrived() {
     let heard = tokio::time::timeout(SOON, client.read_u8()).await.expect("the end");
     assert_eq!(heard.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
     assert!(tokio::time::timeout(SOON, server.read_u8()).await.expect("the end").is_err());
+}
+
+#[tokio::test]
+async fn a_failover_moves_clients_to_the_other_server() {
+    let (proxy, other) = (echo().await, TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let mut open = connect(&proxy).await;
+    greet(&mut open).await;
+    proxy.redirect(other.local_addr().unwrap());
+    assert!(tokio::time::timeout(SOON, open.read_u8()).await.expect("the end").is_err());
+    let mut moved = connect(&proxy).await;
+    let (mut server, _) = other.accept().await.unwrap();
+    server.write_all(b"moved").await.unwrap();
+    assert_eq!(read(&mut moved, 5).await, b"moved");
 }
 
 #[tokio::test]

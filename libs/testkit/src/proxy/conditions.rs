@@ -63,7 +63,8 @@ impl Conditions {
 
 impl Flow {
     /// Everything passes.
-    pub const PASS: Self = Self { hold: false, delay: Duration::ZERO, jitter: Duration::ZERO, bytes_per_second: None, sever_one_in: None };
+    pub const PASS: Self =
+        Self { hold: false, delay: Duration::ZERO, jitter: Duration::ZERO, bytes_per_second: None, sever_one_in: None };
     /// Nothing passes.
     pub const HOLD: Self = Self { hold: true, ..Self::PASS };
 }

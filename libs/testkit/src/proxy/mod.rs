@@ -30,13 +30,14 @@ use self::{dice::Dice, pump::Pump};
 pub struct FaultProxy {
     address: SocketAddr,
     conditions: watch::Sender<Conditions>,
+    upstream: watch::Sender<SocketAddr>,
     shared: Arc<Shared>,
     _ends: DropGuard,
 }
 
 #[derive(Debug)]
 struct Shared {
-    upstream: SocketAddr,
+    upstream: watch::Receiver<SocketAddr>,
     dice: Arc<Dice>,
     /// Parent of the tokens of all open connections; replaced when they are reset.
     connections: watch::Sender<CancellationToken>,
@@ -53,15 +54,16 @@ impl FaultProxy {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.context("no free port for a proxy")?;
         let address = listener.local_addr()?;
         let (conditions, receiver) = watch::channel(Conditions::PASS);
+        let (upstream, to) = watch::channel(upstream);
         let ends = CancellationToken::new();
         let shared = Arc::new(Shared {
-            upstream,
+            upstream: to,
             dice: Arc::new(Dice::new(seed)),
             connections: watch::Sender::new(ends.child_token()),
             accepted: AtomicU64::new(0),
         });
         tokio::spawn(accept(listener, Arc::clone(&shared), receiver, ends.clone()));
-        Ok(Self { address, conditions, shared, _ends: ends.drop_guard() })
+        Ok(Self { address, conditions, upstream, shared, _ends: ends.drop_guard() })
     }
 
     /// Where clients connect to.
@@ -81,6 +83,12 @@ impl FaultProxy {
     /// Lets everything pass again; what was held goes on.
     pub fn heal(&self) {
         self.set(Conditions::PASS);
+    }
+
+    /// Puts another server behind the address, as a failover does, and resets the connections to the one before.
+    pub fn redirect(&self, upstream: SocketAddr) {
+        self.upstream.send_replace(upstream);
+        self.reset();
     }
 
     /// Resets the connections that are open. New ones are not touched.
@@ -117,7 +125,8 @@ async fn accept(listener: TcpListener, shared: Arc<Shared>, conditions: watch::R
 }
 
 async fn carry(client: TcpStream, shared: Arc<Shared>, conditions: watch::Receiver<Conditions>, reset: CancellationToken) {
-    let Ok(server) = TcpStream::connect(shared.upstream).await else { return };
+    let upstream = *shared.upstream.borrow();
+    let Ok(server) = TcpStream::connect(upstream).await else { return };
     let _slower = (client.set_nodelay(true), server.set_nodelay(true));
     let ((from_client, to_client), (from_server, to_server)) = (client.into_split(), server.into_split());
     let pump = |of| Pump { of, conditions: conditions.clone(), dice: Arc::clone(&shared.dice), reset: reset.clone() };
