@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use oxcart_types::{LeaseToken, TaskId};
+use oxcart_types::{LeaseToken, Run, TaskId};
 use tokio::sync::Notify;
 
 use crate::{attempt::Attempt, grant::Grant, moment::Moment};
@@ -30,6 +30,25 @@ struct Lease {
     received: Moment,
     /// The lease holds at least until then; `None` before the first answer.
     good_until: Option<Moment>,
+}
+
+/// The newest run of each task, in their order: a message about leases names a task once, and an older run that is still at work
+/// has lost its lease to the newer one.
+pub(crate) fn newest_runs<T>(items: impl IntoIterator<Item = T>, key: impl Fn(&T) -> (TaskId, Run)) -> Vec<T> {
+    let mut newest: Vec<T> = Vec::new();
+    let mut places: HashMap<TaskId, usize> = HashMap::new();
+    for item in items {
+        let (task, run) = key(&item);
+        match places.get(&task) {
+            Some(&place) if key(&newest[place]).1 < run => newest[place] = item,
+            Some(_) => {}
+            None => {
+                places.insert(task, newest.len());
+                newest.push(item);
+            }
+        }
+    }
+    newest
 }
 
 /// What became of a grant on arrival.
@@ -138,5 +157,20 @@ impl Held {
             None => lease.received.elapsed() > first_answer_within,
         };
         self.leases().values().filter(is_uncertain).filter_map(|lease| lease.attempt.clone()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use oxcart_types::{IdSource as _, SystemIds};
+
+    use super::*;
+
+    #[test]
+    fn of_a_task_that_runs_twice_here_only_the_newest_run_is_reported() {
+        let (a, b) = (SystemIds.task_id(), SystemIds.task_id());
+        let run = |number| Run::new(number).expect("a run");
+        let held = [(a, run(2)), (b, run(1)), (a, run(3)), (a, run(1))];
+        assert_eq!(newest_runs(held, |key| *key), [(a, run(3)), (b, run(1))]);
     }
 }

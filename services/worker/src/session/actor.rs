@@ -31,7 +31,7 @@ use crate::{
     config::LinkMode,
     gate::Gate,
     grant::{self, Grant},
-    held::Held,
+    held::{Held, newest_runs},
     load::LoadMeter,
     metrics::Meters,
     moment::Moment,
@@ -193,7 +193,7 @@ impl Actor {
     }
 
     async fn connect(&mut self, failures: u32) -> Result<(Connection, PendingLeases), Status> {
-        let attempts = self.held.attempts();
+        let attempts = newest_runs(self.held.attempts(), |attempt| (attempt.key.task, attempt.key.run));
         let held = attempts.iter().map(|attempt| held_lease(attempt, self.abort_grace)).collect();
         let pending = PendingLeases { sent: Moment::now(), leases: names(&attempts) };
         let window = Some(self.window());
@@ -276,7 +276,7 @@ impl Actor {
                     for up in self.state.outbox.put_off() {
                         send(&connection.up, up).await?;
                     }
-                    self.report(&connection.up, &self.held.unconfirmed(CONFIRM_AFTER.min(settings.claim_ttl / 4)), Up::Starts).await?;
+                    self.report(&connection.up, self.held.unconfirmed(CONFIRM_AFTER.min(settings.claim_ttl / 4)), Up::Starts).await?;
                     if beat.elapsed() >= settings.heartbeat_interval {
                         beat = Instant::now();
                         let confirmed = self.held.confirmed();
@@ -284,7 +284,7 @@ impl Actor {
                             // A sign of life all the same.
                             send(&connection.up, message(Up::Heartbeat(LeaseReport::default()))).await?;
                         }
-                        self.report(&connection.up, &confirmed, Up::Heartbeat).await?;
+                        self.report(&connection.up, confirmed, Up::Heartbeat).await?;
                         let load = self.state.load.look(self.held.len());
                         let task_names = (self.info)().task_names;
                         send(&connection.up, message(Up::Status(WorkerStatus { load: Some(load), task_names }))).await?;
@@ -302,10 +302,10 @@ impl Actor {
     async fn report(
         &mut self,
         up: &mpsc::Sender<OpenSessionRequest>,
-        attempts: &[Arc<Attempt>],
+        attempts: Vec<Arc<Attempt>>,
         wrap: fn(LeaseReport) -> Up,
     ) -> Result<(), Status> {
-        for attempts in attempts.chunks(Limits::BATCH_ITEMS) {
+        for attempts in newest_runs(attempts, |attempt| (attempt.key.task, attempt.key.run)).chunks(Limits::BATCH_ITEMS) {
             let sequence = self.state.outbox.report(PendingLeases { sent: Moment::now(), leases: names(attempts) });
             let leases = attempts.iter().map(|attempt| held_lease(attempt, self.abort_grace)).collect();
             send(up, message(wrap(LeaseReport { sequence, leases }))).await?;

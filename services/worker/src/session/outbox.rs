@@ -54,8 +54,14 @@ impl Outbox {
         if self.settles.is_empty() { self.send_waiting() } else { Vec::new() }
     }
 
+    /// A message names a task once. Two runs of a task may wait together: a settle that was put off, and that of the run which
+    /// followed; the later one waits for the answer to the first.
     fn send_waiting(&mut self) -> Vec<OpenSessionRequest> {
-        chunks(std::mem::take(&mut self.waiting))
+        let mut named = HashSet::new();
+        let task = |settle: &Settle| settle.lease.as_ref().map(|key| key.task_id.clone());
+        let (first, later) = std::mem::take(&mut self.waiting).into_iter().partition(|settle| named.insert(task(settle)));
+        self.waiting = later;
+        chunks(first)
             .into_iter()
             .map(|settles| {
                 let sequence = self.next();
@@ -219,6 +225,31 @@ mod tests {
         let Some(Message::Settle(report)) = &put_off[0].message else { panic!("a settle") };
         assert_eq!(report.settles, [settle("b")]);
         assert_ne!(report.sequence, sequence(&sent[0]));
+    }
+
+    #[test]
+    fn a_message_names_a_task_once_and_keeps_the_order_of_its_runs() {
+        let mut outbox = Outbox::default();
+        let run = |task: &str, run: i32| {
+            let lease = LeaseKey { task_id: task.to_owned(), run, lease_token: vec![1; 16] };
+            Settle { lease: Some(lease), ..Default::default() }
+        };
+        let first = outbox.settle(vec![run("a", 1)]);
+        // The engine cannot be reached: the settle of run 1 is put off, and meanwhile run 2 has begun and ended here.
+        let again = LeaseResult { task_id: "a".into(), run: 1, status: LeaseStatus::TryAgain.into() };
+        assert!(outbox.settled(&SettleResult { sequence: sequence(&first[0]), exceptions: vec![again] }).is_empty());
+        outbox.waiting.extend([run("b", 1)]);
+        outbox.later.extend([run("a", 2)]);
+        let runs = |messages: &[OpenSessionRequest]| {
+            let [OpenSessionRequest { message: Some(Message::Settle(report)) }] = messages else { panic!("one message") };
+            let keys = report.settles.iter().filter_map(|settle| settle.lease.as_ref());
+            (report.sequence, keys.map(|key| (key.task_id.clone(), key.run)).collect::<Vec<_>>())
+        };
+        let (sequence, named) = runs(&outbox.put_off());
+        assert_eq!(named, [("b".to_owned(), 1), ("a".to_owned(), 1)]);
+        let (sequence, named) = runs(&outbox.settled(&SettleResult { sequence, exceptions: Vec::new() }));
+        assert_eq!(named, [("a".to_owned(), 2)]);
+        assert!(outbox.settled(&SettleResult { sequence, exceptions: Vec::new() }).is_empty() && outbox.is_empty());
     }
 
     #[test]
