@@ -1,9 +1,11 @@
 //! Runs components: their gRPC on one port, health and reflection beside it, and a shutdown in order.
 
 mod health;
+mod opening;
 
 use std::{collections::HashSet, future, time::Duration};
 
+use futures_util::TryStreamExt as _;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{
@@ -14,6 +16,7 @@ use tower::layer::util::{Identity, Stack};
 
 use crate::{admin, component::Component, error::ServiceError, layers::CallLayer, local::LocalIncoming, metrics::Metrics};
 use health::Probe;
+use opening::Opening;
 
 /// Largest message, either way. Components set it on the services that they register.
 pub const MAX_MESSAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -109,6 +112,8 @@ impl Server {
         let _cut_off = closing.clone().drop_guard();
 
         let tcp = TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(KEEPALIVE_INTERVAL));
+        let opened = closing.clone();
+        let tcp = tcp.map_ok(move |stream| Opening::new(stream, &opened));
         let over_tcp =
             app(&self.options, layer.clone(), routes.clone()).serve_with_incoming_shutdown(tcp, closing.clone().cancelled_owned());
         let within = async {

@@ -73,6 +73,7 @@ struct Fixture {
     release: CancellationToken,
     fail: CancellationToken,
     shutdown: CancellationToken,
+    address: String,
     tcp: Channel,
     within: Channel,
     admin: String,
@@ -84,13 +85,24 @@ async fn start(drain_timeout: Duration) -> Fixture {
         (Switch::default(), CancellationToken::new(), CancellationToken::new(), CancellationToken::new());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let admin = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let tcp = channel::connect(&[listener.local_addr().unwrap().to_string()]).unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let tcp = channel::connect(std::slice::from_ref(&address)).unwrap();
     let admin_address = admin.local_addr().unwrap().to_string();
     let (connector, incoming) = local::transport();
     let component = Fake { ready: ready.clone(), release: release.clone(), fail: fail.clone() };
     let options = ServerOptions { drain_timeout, metrics: Metrics::new(), ..ServerOptions::default() };
     let server = Server::new(options).with(component).with_local(incoming).serve(listener, Some(admin), shutdown.clone());
-    Fixture { ready, release, fail, shutdown, tcp, within: connector.channel(), admin: admin_address, server: tokio::spawn(server) }
+    Fixture {
+        ready,
+        release,
+        fail,
+        shutdown,
+        address,
+        tcp,
+        within: connector.channel(),
+        admin: admin_address,
+        server: tokio::spawn(server),
+    }
 }
 
 async fn health(channel: &Channel, service: &str) -> Option<ServingStatus> {
@@ -140,6 +152,21 @@ async fn while_components_drain_calls_are_answered() {
     assert!(!fixture.server.is_finished());
     fixture.release.cancel();
     fixture.server.await.unwrap().unwrap();
+}
+
+/// A client may connect long before its first call, and a probe may never speak.
+#[tokio::test]
+async fn connections_that_say_nothing_do_not_hold_up_the_shutdown() {
+    let fixture = start(Duration::from_secs(3600)).await;
+    let silent = TcpStream::connect(&fixture.address).await.unwrap();
+    let mut stuck = TcpStream::connect(&fixture.address).await.unwrap();
+    stuck.write_all(b"PRI * HTTP/2.0").await.unwrap();
+    // Accepted after the two.
+    becomes(&fixture.tcp, SERVICE, ServingStatus::NotServing).await;
+    fixture.shutdown.cancel();
+    fixture.release.cancel();
+    tokio::time::timeout(SOON, fixture.server).await.expect("the end, in time").unwrap().unwrap();
+    drop((silent, stuck));
 }
 
 #[tokio::test]
