@@ -121,6 +121,7 @@ impl RedisServer {
         command
             .args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--save", "", "--maxmemory-policy", "noeviction"])
             .args(["--appendonly", if self.options.append_only { "yes" } else { "no" }, "--appendfsync", "everysec"])
+            .args(["--enable-debug-command", "local"])
             .arg("--dir")
             .arg(self.directory.path());
         if let Some(mib) = self.options.max_memory_mib {

@@ -3,6 +3,7 @@
 use std::{net::TcpListener, time::Duration};
 
 use anyhow::{Context as _, Result, bail};
+use rand::Rng as _;
 use tokio::time::Instant;
 
 /// Pause between two looks: short against what tests wait for, long against the cost of a look.
@@ -28,14 +29,20 @@ where
     }
 }
 
+/// Ports for servers: below those that systems give to outgoing connections, one of which would else take the port of a server
+/// that is down for a moment.
+const PORTS: std::ops::Range<u16> = 10_000..32_000;
+
 /// A TCP port on the loopback address that nobody used a moment ago. Another process may take it before the caller does: whoever
 /// can, binds port 0 instead.
 ///
 /// # Errors
 /// When no port can be bound.
 pub fn free_port() -> Result<u16> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).context("no free port")?;
-    Ok(listener.local_addr()?.port())
+    // At a random place, so that tests that run beside each other look elsewhere.
+    let tries = (0..1000).map(|_| rand::rng().random_range(PORTS));
+    let mut free = tries.filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().context("no free port")
 }
 
 #[cfg(test)]
@@ -51,6 +58,14 @@ mod tests {
             async move { (seen == 3).then_some(seen) }
         });
         assert_eq!(found.await.unwrap(), 3);
+    }
+
+    #[test]
+    fn ports_are_free_and_none_of_outgoing_connections() {
+        let port = free_port().unwrap();
+        assert!(PORTS.contains(&port));
+        let taken = TcpListener::bind(("127.0.0.1", port)).unwrap();
+        assert!((0..100).all(|_| free_port().unwrap() != taken.local_addr().unwrap().port()));
     }
 
     #[tokio::test(start_paused = true)]

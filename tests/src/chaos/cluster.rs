@@ -10,13 +10,14 @@ use std::{
         Mutex, PoisonError,
         atomic::{AtomicU32, AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::try_join_all;
 use oxcart_ledger::Observation;
 use oxcart_store::{Store, StoreOptions};
-use oxcart_testkit::{Conditions, FaultProxy, ManagedProcess, MariaDbServer, RedisOptions, RedisServer};
+use oxcart_testkit::{Conditions, FaultProxy, ManagedProcess, MariaDbServer, RedisOptions, RedisServer, wait_for};
 use oxcart_types::{Clock as _, SystemClock, Timestamp};
 use tempfile::TempDir;
 use tokio::sync::SemaphorePermit;
@@ -462,7 +463,7 @@ impl Cluster {
     /// There is none of that number.
     pub fn submission(&self, index: usize) -> Result<Channel> {
         let proxy = self.links.get(&(Node::Client, Node::Replica(Service::Submission, index))).context("no such submission")?;
-        let connect_timeout = std::time::Duration::from_secs(2);
+        let connect_timeout = Duration::from_secs(2);
         let endpoint = Endpoint::from_shared(format!("http://{}", proxy.address()))?;
         Ok(endpoint.tcp_nodelay(true).connect_timeout(connect_timeout).connect_lazy())
     }
@@ -473,7 +474,7 @@ impl Cluster {
     /// The database does not answer.
     pub async fn store(&self) -> Result<Store> {
         let url = format!("mysql://oxcart:oxcart@127.0.0.1:{}/{}", self.mariadb.port(), self.database);
-        let acquire_timeout = std::time::Duration::from_secs(10);
+        let acquire_timeout = Duration::from_secs(10);
         Ok(Store::connect(StoreOptions { url, max_connections: 2, acquire_timeout }).await?)
     }
 
@@ -491,6 +492,27 @@ impl Cluster {
     /// The database does not answer.
     pub async fn end_sql_sessions(&self) -> Result<()> {
         self.mariadb.execute(&format!("KILL USER '{DATABASE_USER}'@'%'")).await.map(drop)
+    }
+
+    /// Lets the database take ten sessions, and ends those that there are.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn limit_sql_sessions(&self) -> Result<()> {
+        // In one session: another might find no room any more.
+        self.mariadb.execute(&format!("SET GLOBAL max_connections = 10; KILL USER '{DATABASE_USER}'@'%'")).await.map(drop)
+    }
+
+    /// Lets the database take all sessions again.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn unlimit_sql_sessions(&self) -> Result<()> {
+        // An administrator has one more session than others, which may be taken.
+        let unlimited = wait_for("a session of the database", Duration::from_secs(30), || async {
+            self.mariadb.execute("SET GLOBAL max_connections = 300").await.ok()
+        });
+        unlimited.await.map(drop)
     }
 
     /// The file that moves the clock of a worker.

@@ -108,10 +108,7 @@ impl Fault {
             }
             Self::ReadOnlySql => drop(cluster.sql("SET GLOBAL read_only = 1").await?),
             Self::EndSqlSessions => cluster.end_sql_sessions().await?,
-            Self::FewSqlSessions => {
-                cluster.sql("SET GLOBAL max_connections = 10").await?;
-                cluster.end_sql_sessions().await?;
-            }
+            Self::FewSqlSessions => cluster.limit_sql_sessions().await?,
             Self::WrongClock(millis) => each(&victims, |node| Ok(fs::write(cluster.clock(node), millis.to_string())?))?,
             Self::Roll(_) => {
                 for node in &victims {
@@ -172,7 +169,7 @@ impl Done {
             Fault::FillRedis => drop(cluster.redis().command("CONFIG SET maxmemory 0").await?),
             Fault::RefuseRedisWrites => drop(cluster.redis().command("CONFIG SET min-replicas-to-write 0").await?),
             Fault::ReadOnlySql => drop(cluster.sql("SET GLOBAL read_only = 0").await?),
-            Fault::FewSqlSessions => drop(cluster.sql("SET GLOBAL max_connections = 300").await?),
+            Fault::FewSqlSessions => cluster.unlimit_sql_sessions().await?,
             Fault::WrongClock(_) => each(&self.victims, |node| Ok(fs::write(cluster.clock(node), "0")?))?,
             Fault::Reset(_)
             | Fault::FlushRedis
