@@ -157,5 +157,5 @@ async fn values_that_do_not_agree_with_those_that_stay_change_nothing(
     }
     let spec = store.load(&[id]).await.expect("load").remove(0).spec;
     assert_eq!((spec.expires_at, spec.deadline), (None, None));
-    assert_eq!(store.start_one(start(id, 1), at(600)).await, StartOutcome::Started { attempt: 1, checkpoint: None });
+    assert_eq!(store.start_one(start(id, 1), at(600)).await, StartOutcome::Started { attempt: 1, checkpoint: None, budget: None });
 }
