@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 
-use diesel::sql_types::Integer;
+use diesel::{ExpressionMethods as _, QueryDsl as _, sql_types::Integer};
 use diesel_async::RunQueryDsl as _;
-use oxcart_types::{Run, TaskId};
+use oxcart_types::{LeaseToken, Run, TaskId, chain::StartKind};
 
 use super::{
     Conn,
     sql::{CHUNK, Raw, places, sorted_ids, with_ids},
 };
 use crate::{
-    columns,
+    codes::Coded as _,
+    columns::{self, Id16},
     fault::Step,
     rows::chain::{EndSlot, StartSlot},
+    schema::starts::dsl,
 };
 
 /// Reads the start slots of runs, with a lock of the dialect; empty slots are left out.
@@ -39,6 +41,17 @@ pub(crate) async fn ends(conn: &mut Conn, runs: &[(TaskId, Run)]) -> Step<HashMa
         }
     }
     Ok(found)
+}
+
+/// The run of a task whose slot was closed by the holder of a token, however long ago.
+pub(crate) async fn closed_by(conn: &mut Conn, task: TaskId, token: LeaseToken) -> Step<Option<Run>> {
+    let query = dsl::starts
+        .filter(dsl::task.eq(Id16::from(task)))
+        .filter(dsl::token.eq(Id16::from(token)))
+        .filter(dsl::kind.eq(StartKind::Closer.code()))
+        .select(dsl::run);
+    let runs = query.load::<i32>(conn).await?;
+    Ok(runs.into_iter().next().map(columns::read_run).transpose()?)
 }
 
 /// Reads the slots of all pairs of these tasks and these runs: more than asked for when the runs of a batch differ, which is

@@ -7,7 +7,7 @@ use oxcart_types::{EndKind, HandoffId, Run, TaskSpec, Timestamp, Violations, rec
 use super::{
     Conn, agenda, close, dialect, handoffs,
     heads::{self, Home},
-    read,
+    read, slots,
     submit::TagRow,
 };
 use crate::{
@@ -26,6 +26,10 @@ use crate::{
 /// Changes a task; see [`crate::Store::update`].
 pub(crate) async fn update(conn: &mut Conn, update: &Update) -> Step<UpdateOutcome> {
     heads::lock(conn, &[update.task], dialect::UPDATE).await?;
+    // A repeat must not be taken for another update, however far the task has come since.
+    if let Some(closed) = slots::closed_by(conn, update.task, update.by).await? {
+        return done_before(conn, update, closed).await;
+    }
     // The lock keeps starts out, but not ends, so the next slot may have moved by the time it is closed.
     for _ in 0..close::LOOKS {
         let Some(head) = heads::head(conn, update.task).await? else { return Ok(UpdateOutcome::NoTask) };
@@ -33,9 +37,6 @@ pub(crate) async fn update(conn: &mut Conn, update: &Update) -> Step<UpdateOutco
             return Ok(UpdateOutcome::Ended(kind));
         }
         let Some(run) = head.task.head.next_run() else { return Ok(UpdateOutcome::Running) };
-        if let Some(latest) = head.task.head.latest.filter(|_| head.closed_by(update.by)) {
-            return done_before(conn, update, &head, latest.run).await;
-        }
         let record = read::get(conn, &[update.task], View::Basic).await?.pop().flatten();
         let Some(record) = record else { return Ok(UpdateOutcome::NoTask) };
         if update.etag.as_ref().is_some_and(|etag| *etag != record.etag()) {
@@ -131,11 +132,12 @@ async fn change(
 
 /// An earlier try was committed and its answer lost. What the task was before is not known any more; an entry that stays where
 /// it was costs one delivery that is refused.
-async fn done_before(conn: &mut Conn, update: &Update, head: &Head, closed: Run) -> Step<UpdateOutcome> {
+async fn done_before(conn: &mut Conn, update: &Update, closed: Run) -> Step<UpdateOutcome> {
     use schema::handoffs::dsl;
+    let Some(head) = heads::head(conn, update.task).await? else { return Ok(UpdateOutcome::NoTask) };
     let ours = dsl::handoffs.filter(dsl::id.eq(Id16::from(update.handoff))).select(dsl::id);
     let handoff = if ours.load::<Id16>(conn).await?.is_empty() { None } else { Some(update.handoff) };
-    let after = Box::new(head.task.entry.clone());
+    let after = Box::new(head.task.entry);
     Ok(UpdateOutcome::Updated { closed, before: after.clone(), after, handoff })
 }
 

@@ -108,6 +108,26 @@ async fn a_repeat_changes_nothing_more(#[values(Database::MariaDb, Database::Sql
     assert_eq!(store.runs(id, None, 10).await.expect("runs").expect("a task").len(), 1);
 }
 
+/// The answer to an update was lost, and the task has run since: the repeat finds what the first try did.
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_repeat_changes_nothing_more(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
+    let store = Fixture::new(database).await;
+    let id = store.submit_one(task()).await;
+    let (by, outbox) = (token(), handoff());
+    let update = async || store.update(id, &priority(9), None, by, outbox, at(5), at(900)).await.expect("update");
+    assert!(matches!(update().await, UpdateOutcome::Updated { closed, .. } if closed == run(1)));
+    for kind in [EndKind::Released, EndKind::Succeeded] {
+        let number = if kind == EndKind::Released { 2 } else { 3 };
+        let token = store.begin(id, number, at(20)).await;
+        store.end_one(end(id, number, token, kind), at(21)).await;
+        let repeated = update().await;
+        assert!(matches!(repeated, UpdateOutcome::Updated { closed, .. } if closed == run(1)), "{repeated:?}");
+        let chain = store.runs(id, None, 10).await.expect("runs").expect("a task");
+        assert_eq!(chain.len(), number as usize);
+    }
+}
+
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
 async fn what_runs_or_has_ended_or_changed_is_left_alone(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
