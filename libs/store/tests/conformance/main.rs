@@ -7,7 +7,7 @@ mod support;
 mod agenda;
 mod closing;
 mod faults;
-mod random;
+mod model;
 mod reading;
 mod replaying;
 mod running;
