@@ -1,22 +1,39 @@
 //! The two engines side by side: the same random calls at the same times must get the same replies, leave the same entries
-//! and tell the same story.
+//! and tell the same story; and after each call the invariants hold, by what the journal tells and the engine shows.
+//!
+//! `PROPTEST_CASES=n` makes a longer run, `OXCART_MODEL_SEED=n` other calls.
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
 
 mod support;
+
+#[path = "model/replay.rs"]
+mod replay;
 
 use std::{collections::HashMap, time::Duration};
 
 use bytes::Bytes;
 use oxcart_queue::{
-    Claim, Complete, EngineOptions, Enqueue, EnqueueCause, EntryKey, Extend, ExtendCause, Inspected, JournalFrom, JournalId,
-    LeaseRequest, LeaseStatus, Outcome, PartitionStats, Place, Release, Remove, TickLimits,
+    Claim, Complete, EngineOptions, Enqueue, EnqueueCause, EntryKey, Extend, ExtendCause, Inspected, JournalEntry, JournalFrom,
+    JournalId, LeaseRequest, LeaseStatus, Outcome, PartitionStats, Place, Release, Remove, TickLimits, Transition,
 };
 use oxcart_types::{LeaseToken, TaskId};
-use proptest::{collection::btree_map, prelude::*, sample::select};
+use proptest::{
+    collection::btree_map,
+    prelude::*,
+    sample::select,
+    test_runner::{RngAlgorithm, TestRng, TestRunner},
+};
 
-use crate::support::{Backend, Rig, items, partition};
+use crate::{
+    replay::{Replay, assert_order},
+    support::{Backend, Rig, items, partition},
+};
 
 const TASKS: u64 = 14;
+/// Random lists of calls by themselves.
+const CASES: u32 = 150;
+/// Every so many lease calls that give something out the lowest band comes first.
+const LOWEST_BAND_EVERY: u32 = 3;
 
 /// The key of a task never changes while it waits; all bands and fairness keys are mixed.
 fn key(number: u64) -> EntryKey {
@@ -78,6 +95,10 @@ struct Driver {
     held: HashMap<TaskId, LeaseToken>,
     next_token: u64,
     read: JournalId,
+    replay: Replay,
+    entries: Vec<Option<Inspected>>,
+    /// Lease calls that gave something out.
+    turns: u32,
 }
 
 /// All that can be seen after a step, without what must differ.
@@ -86,14 +107,27 @@ struct Seen {
     reply: String,
     stats: PartitionStats,
     entries: Vec<Option<Inspected>>,
-    journal: String,
+    journal: Vec<JournalEntry>,
 }
 
 impl Driver {
     async fn new(backend: Backend) -> Self {
-        let options =
-            EngineOptions { window: 9, max_deliveries: 3, lowest_band_every: 3, journal_note_bytes: 9, ..EngineOptions::default() };
-        Self { rig: Rig::with(backend, options).await, held: HashMap::new(), next_token: 0, read: JournalId::default() }
+        let options = EngineOptions {
+            window: 9,
+            max_deliveries: 3,
+            lowest_band_every: LOWEST_BAND_EVERY,
+            journal_note_bytes: 9,
+            ..EngineOptions::default()
+        };
+        Self {
+            rig: Rig::with(backend, options).await,
+            held: HashMap::new(),
+            next_token: 0,
+            read: JournalId::default(),
+            replay: Replay::default(),
+            entries: Vec::new(),
+            turns: 0,
+        }
     }
 
     fn fresh(&mut self) -> LeaseToken {
@@ -110,14 +144,32 @@ impl Driver {
 
     async fn step(&mut self, step: &Step) -> Seen {
         let reply = self.call(step).await;
+        let entries = self.inspect().await;
         let engine = &*self.rig.engine;
         let stats = PartitionStats { incarnation: 0, ..engine.stats(&partition()).await.unwrap() };
-        let keys: Vec<_> = (0..TASKS).map(key).collect();
-        let entries = engine.inspect(&partition(), &keys).await.unwrap();
         let read = engine.journal(&partition(), JournalFrom::After(self.read), 1000).await.unwrap();
         assert!(!read.gap);
         self.read = read.last;
-        Seen { reply, stats, entries, journal: format!("{:#?}", read.entries) }
+        self.assert_told(step, &read.entries, &entries);
+        self.entries = entries.clone();
+        Seen { reply, stats, entries, journal: read.entries }
+    }
+
+    async fn inspect(&self) -> Vec<Option<Inspected>> {
+        let keys: Vec<_> = (0..TASKS).map(key).collect();
+        self.rig.engine.inspect(&partition(), &keys).await.unwrap()
+    }
+
+    /// What the call has told fits what was there before it and what is there now.
+    fn assert_told(&mut self, step: &Step, told: &[JournalEntry], after: &[Option<Inspected>]) {
+        self.replay.follow(told, &self.entries);
+        self.replay.assert_same(after, self.rig.now());
+        if let Step::Lease { .. } = step
+            && told.iter().any(|entry| entry.transition == Transition::Granted)
+        {
+            self.turns += 1;
+            assert_order(told, &self.entries, after, self.turns.is_multiple_of(LOWEST_BAND_EVERY));
+        }
     }
 
     async fn call(&mut self, step: &Step) -> String {
@@ -213,12 +265,22 @@ async fn compare(steps: Vec<Step>) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 150, ..ProptestConfig::default() })]
+/// The same cases in every run, so that a failure is one of the change that it came with.
+fn runner() -> TestRunner {
+    let seed = std::env::var("OXCART_MODEL_SEED").map_or(1, |seed| seed.parse::<u64>().expect("a number"));
+    let config = ProptestConfig::default();
+    let cases = if std::env::var_os("PROPTEST_CASES").is_some() { config.cases } else { CASES };
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&seed.to_le_bytes());
+    TestRunner::new_with_rng(ProptestConfig { cases, ..config }, TestRng::from_seed(RngAlgorithm::ChaCha, &bytes))
+}
 
-    #[test]
-    fn both_engines_do_the_same(steps in steps()) {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+#[test]
+fn both_engines_do_the_same() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let outcome = runner().run(&steps(), |steps| {
         runtime.block_on(compare(steps));
-    }
+        Ok(())
+    });
+    outcome.unwrap_or_else(|failed| panic!("{failed}"));
 }
