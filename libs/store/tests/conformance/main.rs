@@ -8,6 +8,7 @@ mod agenda;
 mod closing;
 mod faults;
 mod model;
+mod random;
 mod reading;
 mod replaying;
 mod running;

@@ -313,8 +313,14 @@ impl Caller {
     async fn close(&mut self) {
         let task = self.any();
         let kind = *[EndKind::Cancelled, EndKind::Expired, EndKind::Failed].choose(&mut self.random).expect("a kind");
-        let close =
-            Close { task: self.id(task), kind, by: self.token(), failure: Failure::new(kind.as_str(), "closed"), at: at(100) };
+        let close = Close {
+            task: self.id(task),
+            run: None,
+            kind,
+            by: self.token(),
+            failure: Failure::new(kind.as_str(), "closed"),
+            at: at(100),
+        };
         for _ in 0..self.tries() {
             let begun = self.moment();
             let answer = match self.shared.store.close(&close).await.expect("close") {
@@ -322,6 +328,7 @@ impl Caller {
                 CloseOutcome::Running(_) => Answer::Running,
                 CloseOutcome::Ended(kind) => Answer::Ended(kind),
                 CloseOutcome::NoTask => Answer::NoTask,
+                CloseOutcome::Moved(run) => panic!("no run was asked for, and {run} is told"),
             };
             self.note(begun, vec![(task, Call::Close { kind, by: close.by }, answer)]);
         }
@@ -368,6 +375,8 @@ impl Caller {
                 }
                 // An etag that fits nothing: nothing is changed, and nothing is learnt.
                 UpdateOutcome::Changed if etag.is_some() => return,
+                // A run time after the expiry: nothing is changed either.
+                UpdateOutcome::Invalid(_) => return,
                 UpdateOutcome::Changed => panic!("changed without an etag"),
                 UpdateOutcome::Running => Answer::Running,
                 UpdateOutcome::Ended(kind) => Answer::Ended(kind),
