@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, DurationRound as _, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::id::{HandoffId, LeaseToken, TaskId, WorkerId};
@@ -22,7 +22,9 @@ pub trait Clock: Send + Sync + 'static {
 /// Cuts a time to whole microseconds.
 #[must_use]
 pub fn to_micros(time: Timestamp) -> Timestamp {
-    time.duration_trunc(TimeDelta::microseconds(1)).unwrap_or(time)
+    // Not by `duration_trunc`, which counts in nanoseconds and cannot beyond the year 2262.
+    let beyond = TimeDelta::nanoseconds(i64::from(time.timestamp_subsec_nanos() % 1000));
+    time.checked_sub_signed(beyond).unwrap_or(time)
 }
 
 /// The clock of the operating system.
@@ -91,5 +93,18 @@ impl IdSource for SystemIds {
 
     fn worker_id(&self) -> WorkerId {
         WorkerId::from_uuid(Uuid::new_v4())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_cut_to_microseconds_also_far_from_now() {
+        for seconds in [-62_135_596_800, -1, 0, 1_800_000_000, 253_402_300_799] {
+            let time = DateTime::from_timestamp(seconds, 141_428_994).unwrap();
+            assert_eq!(to_micros(time), DateTime::from_timestamp(seconds, 141_428_000).unwrap());
+        }
     }
 }
