@@ -6,7 +6,9 @@
 pub mod binary;
 pub mod chaos;
 pub mod client;
+pub mod dev;
 pub mod exposition;
+pub mod h2;
 pub mod http;
 pub mod processes;
 pub mod replica;

@@ -2,6 +2,7 @@
 //! statuses that the library made.
 
 mod body;
+mod whole;
 
 use std::{
     collections::HashSet,
@@ -14,16 +15,12 @@ use std::{
 use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{Request, Response};
 use tonic::{Code, Status, body::Body, metadata::MetadataMap};
-use tonic_types::{ErrorDetails, StatusExt as _};
 use tower::{Layer, Service};
 use tracing::{Instrument as _, field::Empty};
 
-use crate::{
-    metrics::Metrics,
-    status::{self, DOMAIN, reason},
-    telemetry::propagation,
-};
+use crate::{metrics::Metrics, status, telemetry::propagation};
 use body::{Call, ObservedBody};
+use whole::WholeMessages;
 
 /// Label of what callers make up: labels must not grow with outside input.
 const UNKNOWN: &str = "unknown";
@@ -86,6 +83,7 @@ where
             propagation::continue_from_metadata(&span, &MetadataMap::from_headers(request.headers().clone()));
         }
         let mut call = Call::begin(self.layer.metrics.clone(), service, method, span.clone());
+        let request = request.map(|body| Body::new(WholeMessages::new(body)));
         let answer = AssertUnwindSafe(self.inner.call(request)).catch_unwind();
         let observed = async move {
             let response = match answer.await {
@@ -100,7 +98,11 @@ where
                 call.method_is_unknown();
             }
             call.end(status.code());
-            Ok(if status.code() != Code::Ok && status.details().is_empty() { explained(status).into_http() } else { response })
+            Ok(if status.code() != Code::Ok && status.details().is_empty() {
+                status::explained(status).into_http()
+            } else {
+                response
+            })
         };
         Box::pin(observed.instrument(span))
     }
@@ -113,26 +115,4 @@ struct HandlerPanicked;
 /// `/service/method`.
 fn split(path: &str) -> (&str, &str) {
     path.strip_prefix('/').and_then(|path| path.split_once('/')).unwrap_or((UNKNOWN, UNKNOWN))
-}
-
-/// Adds the details that a status made by the library lacks.
-fn explained(bare: Status) -> Status {
-    let reason = match bare.code() {
-        Code::Unimplemented => reason::FEATURE_DISABLED,
-        // The only thing that the library finds out of range is the length of a message.
-        Code::OutOfRange => reason::MESSAGE_TOO_LARGE,
-        Code::InvalidArgument => reason::FIELD_INVALID,
-        Code::DeadlineExceeded | Code::Cancelled => reason::DEADLINE_EXCEEDED,
-        Code::ResourceExhausted => reason::OVERLOADED,
-        Code::Unavailable => reason::SHUTTING_DOWN,
-        // The only thing that the library does not find is a service whose health is asked for.
-        Code::NotFound => reason::SERVICE_NOT_FOUND,
-        _ => reason::INTERNAL,
-    };
-    let message = match (bare.code(), bare.message()) {
-        (Code::Unimplemented, "") => "there is no such method here; reflection lists those that there are",
-        (_, message) => message,
-    };
-    let details = ErrorDetails::with_error_info(reason, DOMAIN, std::collections::HashMap::new());
-    Status::with_error_details_and_metadata(bare.code(), message, details, bare.metadata().clone())
 }

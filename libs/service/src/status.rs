@@ -180,6 +180,33 @@ pub fn chain(error: &(dyn Error + 'static)) -> String {
     text
 }
 
+/// Adds the details that a status made by the library lacks: of what it finds in the head of a call, or while a stream of
+/// messages is read.
+#[must_use]
+pub fn explained(bare: Status) -> Status {
+    if !bare.details().is_empty() {
+        return bare;
+    }
+    let reason = match bare.code() {
+        Code::Unimplemented => reason::FEATURE_DISABLED,
+        // The only thing that the library finds out of range is the length of a message.
+        Code::OutOfRange => reason::MESSAGE_TOO_LARGE,
+        Code::InvalidArgument => reason::FIELD_INVALID,
+        Code::DeadlineExceeded | Code::Cancelled => reason::DEADLINE_EXCEEDED,
+        Code::ResourceExhausted => reason::OVERLOADED,
+        Code::Unavailable => reason::SHUTTING_DOWN,
+        // The only thing that the library does not find is a service whose health is asked for.
+        Code::NotFound => reason::SERVICE_NOT_FOUND,
+        _ => reason::INTERNAL,
+    };
+    let message = match (bare.code(), bare.message()) {
+        (Code::Unimplemented, "") => "there is no such method here; reflection lists those that there are",
+        (_, message) => message,
+    };
+    let details = ErrorDetails::with_error_info(reason, DOMAIN, HashMap::new());
+    Status::with_error_details_and_metadata(bare.code(), message, details, bare.metadata().clone())
+}
+
 /// The reason of a status made by Oxcart.
 #[must_use]
 pub fn reason_of(status: &Status) -> Option<String> {

@@ -56,7 +56,7 @@ async fn run(
                     Err(refused) => ended = Some(Err(refused)),
                 },
                 Ok(None) => ended = Some(Ok(())),
-                Err(error) => ended = Some(Err(error)),
+                Err(error) => ended = Some(Err(status::explained(error))),
             },
             () = core.stopping.cancelled(), if ended.is_none() => ended = Some(Err(Error::ShuttingDown.into())),
         }
