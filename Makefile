@@ -1,11 +1,12 @@
 # make demo and make test are the two commands of the README; the rest is for people who work on Oxcart.
-.PHONY: help build demo test tools lint fmt bench chaos doc
+.PHONY: help build demo test tools lint fmt bench chaos doc fuzz mutants
 
 # The folder whose files `make demo` works on.
 DIR ?= .
 # What `make chaos` runs: rows of docs/chaos.md (all when empty), seconds of load for each, and the seed of load and faults.
 ROWS ?=
-SECONDS ?= 60
+# SECONDS: 60 for a row of chaos, 600 for a target of `make fuzz`, when not set.
+SECONDS ?=
 SEED ?= 1
 
 help: ## This list
@@ -40,7 +41,14 @@ bench: ## Micro benchmarks; whole systems are measured by `oxcart bench`
 
 chaos: tools ## Real processes under real faults: ROWS=K2,R1 SECONDS=60 SEED=1
 	cargo build --release -p oxcart -p oxcart-tests --bin oxcart --bin oxcart-chaos
-	target/release/oxcart-chaos run --seconds $(SECONDS) --seed $(SEED) $(if $(ROWS),--rows $(ROWS))
+	target/release/oxcart-chaos run --seconds $(or $(SECONDS),60) --seed $(SEED) $(if $(ROWS),--rows $(ROWS))
 
 doc: ## API documentation, target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps
+
+fuzz: ## Bad input for every RPC and parser, for SECONDS a target (600)
+	OXCART_FUZZ_SECONDS=$(or $(SECONDS),600) cargo test --workspace --test fuzz
+
+mutants: ## Takes away one guard at a time: the model tests must notice
+	scripts/mutants.sh queue
+	scripts/mutants.sh store

@@ -15,6 +15,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("oxcart-service", &["oxcart-types", "oxcart-proto"]),
     ("oxcart-sdk", &["oxcart-types", "oxcart-proto"]),
     ("oxcart-testkit", &[]),
+    ("oxcart-fuzz", &[]),
     ("oxcart-ledger", &["oxcart-types", "oxcart-store"]),
     ("oxcart-submission", &["oxcart-types", "oxcart-proto", "oxcart-store", "oxcart-service"]),
     ("oxcart-dispatcher", &["oxcart-types", "oxcart-proto", "oxcart-queue", "oxcart-service"]),
