@@ -41,6 +41,7 @@ pub async fn all(clients: &Clients) -> Result<()> {
     failure(clients).await.context("failure")?;
     replay(clients).await.context("replay")?;
     timeout(clients).await.context("timeout")?;
+    heartbeats(clients).await.context("heartbeats")?;
     delay(clients).await.context("delay")?;
     expiry(clients).await.context("expiry")?;
     cancel_waiting(clients).await.context("cancel while it waits")?;
@@ -122,6 +123,17 @@ pub async fn timeout(clients: &Clients) -> Result<()> {
     Ok(())
 }
 
+/// A handler that says nothing for too long fails with a kind of its own.
+pub async fn heartbeats(clients: &Clients) -> Result<()> {
+    let heartbeat_timeout = Some(Duration::from_millis(200).try_into()?);
+    let id = clients.submit(retrying(TaskSpec { heartbeat_timeout, ..spec("sleep", r#"{"ms":60000}"#) }, 2)?).await?;
+    let task = clients.wait(&id).await?;
+    ensure_state(&task, TaskState::Failed)?;
+    ensure!(task.error.as_ref().is_some_and(|error| error.kind == "HEARTBEAT_TIMEOUT"), "{task:?}");
+    ensure!(task.attempt == 2, "it is tried again: {task:?}");
+    Ok(())
+}
+
 /// A delayed task does not start before its time, and then does.
 pub async fn delay(clients: &Clients) -> Result<()> {
     let delay = Duration::from_millis(700);
@@ -143,6 +155,12 @@ pub async fn expiry(clients: &Clients) -> Result<()> {
     let task = clients.wait(&id).await?;
     ensure_state(&task, TaskState::Expired)?;
     ensure!(task.attempt == 0, "{task:?}");
+    ensure!(task.error.as_ref().is_some_and(|error| error.kind == "DEADLINE"), "{task:?}");
+    let start_timeout = Some(Duration::from_millis(300).try_into()?);
+    let id = clients.submit(TaskSpec { queue: "nobody".to_owned(), start_timeout, ..spec("echo", "1") }).await?;
+    let task = clients.wait(&id).await?;
+    ensure_state(&task, TaskState::Expired)?;
+    ensure!(task.error.as_ref().is_some_and(|error| error.kind == "START_TIMEOUT"), "{task:?}");
     Ok(())
 }
 

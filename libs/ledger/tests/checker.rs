@@ -144,7 +144,9 @@ fn chain(number: u128, created: i64) -> Chain {
         metadata: BTreeMap::new(),
         run_at: None,
         expires_at: None,
+        start_timeout: None,
         timeout: None,
+        heartbeat_timeout: None,
         deadline: None,
         retry: RetryPolicy::default(),
         idempotency: None,
@@ -282,6 +284,7 @@ fn nothing_starts_when_it_must_not() {
     done().with(|h| h.chain().task.spec.run_at = Some(at(6))).breaks(&[Invariant::I7]);
     done().with(|h| h.chain().task.spec.expires_at = Some(at(5))).breaks(&[Invariant::I7]);
     done().with(|h| h.chain().task.spec.deadline = Some(5 * SECOND)).breaks(&[Invariant::I7]);
+    done().with(|h| h.chain().task.spec.start_timeout = Some(5 * SECOND)).breaks(&[Invariant::I7]);
     let early = History::new().run(1, 1, 4, EndKind::Retry).run(1, 3, 4, EndKind::Succeeded);
     early.breaks(&[Invariant::I7]);
     let failed = History::new().run(1, 1, 4, EndKind::Failed).cancelled(2, CancelAnswer::Requested);

@@ -48,6 +48,8 @@ pub struct RunInfo {
 pub trait Reporter: Send + Sync + 'static {
     /// Units done, units in all (0 when unknown), and a short text for people.
     fn progress(&self, current: i64, total: i64, message: String);
+    /// The handler is at work.
+    fn heartbeat(&self);
     /// What the next run gets when this one does not finish.
     fn checkpoint(&self, checkpoint: Payload);
 }
@@ -176,6 +178,12 @@ impl TaskContext {
         self.0.reporter.progress(current, total, message);
     }
 
+    /// Says that the handler is at work, which progress and checkpoints say too. A handler of a task with a heartbeat timeout must
+    /// do one of these at least that often. Never blocks, and costs next to nothing.
+    pub fn heartbeat(&self) {
+        self.0.reporter.heartbeat();
+    }
+
     /// Keeps a value for the next run, should this one not finish. Never blocks: it is written within about a second, and
     /// before the end of the run in any case but the death of the process.
     ///
@@ -244,6 +252,7 @@ pub struct Detached {
 
 #[derive(Debug, Default)]
 struct Reports {
+    heartbeats: usize,
     progress: Option<(i64, i64, String)>,
     checkpoint: Option<Payload>,
 }
@@ -260,6 +269,12 @@ impl Detached {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).progress.clone()
     }
 
+    /// How often the handler said that it is at work, progress and checkpoints left out.
+    #[must_use]
+    pub fn heartbeats(&self) -> usize {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).heartbeats
+    }
+
     /// The newest checkpoint.
     #[must_use]
     pub fn checkpoint(&self) -> Option<Payload> {
@@ -268,6 +283,10 @@ impl Detached {
 }
 
 impl Reporter for Detached {
+    fn heartbeat(&self) {
+        self.reports.lock().unwrap_or_else(PoisonError::into_inner).heartbeats += 1;
+    }
+
     fn progress(&self, current: i64, total: i64, message: String) {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner).progress = Some((current, total, message));
     }
@@ -287,6 +306,8 @@ mod tests {
         assert_eq!(first.restore::<u32>(), Ok(None));
         first.checkpoint(&7_u32).expect("a number");
         first.progress(1, 2, "half");
+        first.heartbeat();
+        assert_eq!(detached.heartbeats(), 1);
         assert_eq!(detached.progress(), Some((1, 2, "half".to_owned())));
         let (second, _) = TaskContext::detached_as(first.info().clone(), detached.checkpoint());
         assert_eq!(second.restore::<u32>(), Ok(Some(7)));

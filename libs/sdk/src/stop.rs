@@ -14,6 +14,8 @@ pub enum StopReason {
     },
     /// The attempt ran longer than its timeout.
     Timeout,
+    /// The handler reported nothing for longer than its heartbeat timeout.
+    HeartbeatTimeout,
     /// The task ran longer than its deadline.
     Deadline,
     /// The worker shuts down; the run is given back without using an attempt.

@@ -2,8 +2,8 @@
 
 pub use oxcart_types::record::{Cancel, Progress, ReplayRecord, RunEndRecord, RunRecord, TaskRecord, View};
 use oxcart_types::{
-    ChainHead, EndKind, Failure, FairnessKey, HandoffId, LeaseToken, Payload, Priority, QueueName, ReplaySpec, RequestId, Run, Tag,
-    TaskId, TaskName, TaskSpec, TaskState, Timestamp, Violations, WorkerId,
+    ChainHead, EndKind, Failure, FairnessKey, HandoffId, LeaseToken, Payload, Priority, QueueName, ReplaySpec, RequestId, Run,
+    StartBy, Tag, TaskId, TaskName, TaskSpec, TaskState, Timestamp, Violations, WorkerId,
 };
 
 // ---- submitting ----------------------------------------------------------------------------------------------------------
@@ -165,8 +165,8 @@ pub struct OpenTask {
     pub head: ChainHead,
     /// When the open run started; `None` when none is open.
     pub started_at: Option<Timestamp>,
-    /// The last moment at which the first run may start.
-    pub start_by: Option<Timestamp>,
+    /// The last moment at which the first run of the budget may start.
+    pub start_by: Option<StartBy>,
     /// When the task must have ended.
     pub deadline_at: Option<Timestamp>,
     /// The newest cancel that counts.
@@ -178,6 +178,8 @@ pub struct OpenTask {
 pub struct Walk {
     /// Open tasks found that no agenda row hides.
     pub open: Vec<OpenTask>,
+    /// Open tasks with a limit of time that wait for room in their queues, where nobody looks at them before there is some.
+    pub without_room: Vec<OpenTask>,
     /// The first task of the stretch that has not ended, hidden and young ones included: what a low-watermark may not pass.
     pub first_open: Option<TaskId>,
     /// Walk on after this; `None` at the end.

@@ -25,6 +25,8 @@ table! {
         digest -> Binary,
         handoff -> Nullable<Binary>,
         created_at -> Timestamp,
+        start_timeout_nanos -> Nullable<BigInt>,
+        heartbeat_timeout_nanos -> Nullable<BigInt>,
     }
 }
 

@@ -11,8 +11,12 @@ pub struct FailureKind(String);
 impl FailureKind {
     /// The attempt ran longer than its timeout.
     pub const TIMEOUT: &'static str = "TIMEOUT";
-    /// The next attempt would begin after the task's deadline.
+    /// The deadline passed before a start, during an attempt, or would before the next one.
     pub const DEADLINE: &'static str = "DEADLINE";
+    /// Not started within its start timeout.
+    pub const START_TIMEOUT: &'static str = "START_TIMEOUT";
+    /// The handler reported nothing for longer than its heartbeat timeout.
+    pub const HEARTBEAT_TIMEOUT: &'static str = "HEARTBEAT_TIMEOUT";
     /// Not started before it expired.
     pub const EXPIRED: &'static str = "EXPIRED";
     /// The worker vanished.

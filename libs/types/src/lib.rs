@@ -7,6 +7,7 @@
 //! * [`chain`]: a task as a chain of runs, and how its state follows from the chain.
 //! * [`replay`]: how a finished task is run again.
 //! * [`retry`]: retry policies and the verdict on a failure.
+//! * [`time_limit`]: the limits that time sets to a task.
 //! * [`spec`]: what a client asks to run; [`record`]: a task as it is read.
 //! * [`limits`]: every bound that outside input meets.
 
@@ -23,6 +24,7 @@ pub mod replay;
 pub mod retry;
 pub mod spec;
 pub mod state;
+pub mod time_limit;
 pub mod violation;
 
 pub use chain::{ChainHead, EndKind, Run, WaitReason};
@@ -36,4 +38,5 @@ pub use replay::ReplaySpec;
 pub use retry::{RetryPolicy, Verdict};
 pub use spec::{Idempotency, IdempotencyPolicy, Priority, TaskChanges, TaskSpec};
 pub use state::{TaskEvent, TaskState, transition};
+pub use time_limit::{OutOfTime, StartBy, TimeLimit};
 pub use violation::{Violation, Violations};

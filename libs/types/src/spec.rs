@@ -9,6 +9,7 @@ use crate::{
     name::{FairnessKey, QueueName, Tag, TaskName},
     payload::Payload,
     retry::RetryPolicy,
+    time_limit::{StartBy, after},
     violation::{Invalid, Violations, reason},
 };
 
@@ -73,8 +74,12 @@ pub struct TaskSpec {
     pub run_at: Option<Timestamp>,
     /// Not started by then: EXPIRED.
     pub expires_at: Option<Timestamp>,
+    /// Not started within this after its earliest start: EXPIRED.
+    pub start_timeout: Option<Duration>,
     /// Limit of one attempt.
     pub timeout: Option<Duration>,
+    /// A handler that reports nothing for longer fails.
+    pub heartbeat_timeout: Option<Duration>,
     /// Limit from submission to a terminal state, all attempts and backoffs included.
     pub deadline: Option<Duration>,
     /// Retry policy.
@@ -136,6 +141,13 @@ impl TaskSpec {
             self.run_at, self.expires_at, self.timeout, self.deadline, self.retry, self.idempotency, self.fairness_key
         );
         parts.add(rest.as_bytes());
+        // What came later counts only where it is used, so that the digests of what is stored stay what they are.
+        for (name, limit) in [("start_timeout", self.start_timeout), ("heartbeat_timeout", self.heartbeat_timeout)] {
+            if let Some(limit) = limit {
+                parts.add(name.as_bytes());
+                parts.add(&limit.as_nanos().to_le_bytes());
+            }
+        }
         parts.finish()
     }
 
@@ -149,13 +161,15 @@ impl TaskSpec {
     /// When the task must have reached a terminal state, counted from its submission.
     #[must_use]
     pub fn deadline_at(&self, created_at: Timestamp) -> Option<Timestamp> {
-        self.deadline.and_then(|d| chrono::TimeDelta::from_std(d).ok()).and_then(|d| created_at.checked_add_signed(d))
+        self.deadline.and_then(|deadline| after(created_at, deadline))
     }
 
-    /// The last moment at which the first run may start: the earlier of expiry and deadline.
+    /// The last moment at which the first run may start.
     #[must_use]
-    pub fn start_by(&self, created_at: Timestamp) -> Option<Timestamp> {
-        [self.expires_at, self.deadline_at(created_at)].into_iter().flatten().min()
+    pub fn start_by(&self, created_at: Timestamp) -> Option<StartBy> {
+        let earliest_start = self.run_at.map_or(created_at, |at| at.max(created_at));
+        let start_timeout_at = self.start_timeout.and_then(|limit| after(earliest_start, limit));
+        StartBy::earliest(self.expires_at, start_timeout_at, self.deadline_at(created_at))
     }
 }
 
@@ -186,8 +200,12 @@ pub struct TaskChanges {
     pub run_at: Option<Option<Timestamp>>,
     /// Not started by then: EXPIRED; `Some(None)` means never.
     pub expires_at: Option<Option<Timestamp>>,
+    /// Not started within this after its earliest start: EXPIRED; `Some(None)` means no limit.
+    pub start_timeout: Option<Option<Duration>>,
     /// Limit of one attempt.
     pub timeout: Option<Option<Duration>>,
+    /// A handler that reports nothing for longer fails.
+    pub heartbeat_timeout: Option<Option<Duration>>,
     /// Limit over all attempts.
     pub deadline: Option<Option<Duration>>,
     /// Retry policy.
@@ -207,8 +225,61 @@ impl TaskChanges {
         set(&mut spec.tags, self.tags);
         set(&mut spec.run_at, self.run_at);
         set(&mut spec.expires_at, self.expires_at);
+        set(&mut spec.start_timeout, self.start_timeout);
         set(&mut spec.timeout, self.timeout);
+        set(&mut spec.heartbeat_timeout, self.heartbeat_timeout);
         set(&mut spec.deadline, self.deadline);
         set(&mut spec.retry, self.retry);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::Limits;
+
+    fn spec() -> TaskSpec {
+        TaskSpec {
+            id: TaskId::from_bytes([1; 16]),
+            name: "email.send".parse().expect("a name"),
+            queue: QueueName::default_queue(),
+            priority: Priority::default(),
+            payload: Payload::json("[1]".to_owned(), &Limits::default()).expect("JSON"),
+            tags: vec!["t".parse().expect("a tag")],
+            metadata: BTreeMap::from([("k".to_owned(), "v".to_owned())]),
+            run_at: None,
+            expires_at: Timestamp::from_timestamp(9, 0),
+            start_timeout: None,
+            timeout: Some(Duration::from_secs(3)),
+            heartbeat_timeout: None,
+            deadline: Some(Duration::from_secs(60)),
+            retry: RetryPolicy::default(),
+            idempotency: None,
+            fairness_key: None,
+        }
+    }
+
+    /// Digests are stored: a repeat that comes after an upgrade must find the task that was submitted before it.
+    #[test]
+    fn the_digest_of_a_stored_task_stays_what_it_was() {
+        let hex = spec().digest().map(|byte| format!("{byte:02x}")).concat();
+        assert_eq!(hex, "b42921f45535b7e4ae6771f3127aef1e");
+        for changed in [
+            TaskSpec { start_timeout: Some(Duration::from_secs(1)), ..spec() },
+            TaskSpec { heartbeat_timeout: Some(Duration::from_secs(1)), ..spec() },
+        ] {
+            assert_ne!(changed.digest(), spec().digest());
+        }
+    }
+
+    #[test]
+    fn a_start_timeout_counts_from_the_earliest_start() {
+        let at = |second| Timestamp::from_timestamp(second, 0);
+        let limited = TaskSpec { expires_at: None, deadline: None, start_timeout: Some(Duration::from_secs(5)), ..spec() };
+        let created_at = at(100).expect("a time");
+        let start_by = |run_at| TaskSpec { run_at, ..limited.clone() }.start_by(created_at).map(|start_by| start_by.at);
+        assert_eq!(start_by(None), at(105));
+        assert_eq!(start_by(at(200)), at(205));
+        assert_eq!(start_by(at(1)), at(105), "a time that had passed means at once");
     }
 }

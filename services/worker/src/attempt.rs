@@ -12,7 +12,7 @@ use oxcart_sdk::{Reporter, StopSignal};
 use oxcart_service::telemetry::propagation::TraceContext;
 use oxcart_store::model::RunKey;
 use oxcart_types::{Payload, RetryPolicy, TaskName, Timestamp};
-use tokio::task::AbortHandle;
+use tokio::{task::AbortHandle, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use crate::{grant::Grant, moment::Moment};
@@ -34,6 +34,8 @@ pub(crate) struct Attempt {
     pub(crate) deadline_at: Option<Timestamp>,
     /// Limit of this attempt.
     pub(crate) timeout: Option<Duration>,
+    /// Longest silence of its handler.
+    pub(crate) heartbeat_timeout: Option<Duration>,
     /// When it started, for people.
     pub(crate) started_at: Timestamp,
     /// When it started, for measuring.
@@ -59,6 +61,8 @@ pub(crate) struct Reports {
     pub(crate) progress_is_new: bool,
     /// When the run was last written as alive.
     pub(crate) written: Option<Moment>,
+    /// When the handler last reported anything; `None` before the first time.
+    heard: Option<Instant>,
 }
 
 /// What is known of a run when it starts.
@@ -70,6 +74,7 @@ pub(crate) struct NewAttempt {
     pub(crate) retry: RetryPolicy,
     pub(crate) deadline_at: Option<Timestamp>,
     pub(crate) timeout: Option<Duration>,
+    pub(crate) heartbeat_timeout: Option<Duration>,
     pub(crate) started_at: Timestamp,
 }
 
@@ -83,6 +88,7 @@ impl Attempt {
             retry: new.retry,
             deadline_at: new.deadline_at,
             timeout: new.timeout,
+            heartbeat_timeout: new.heartbeat_timeout,
             started_at: new.started_at,
             started: Moment::now(),
             stop: StopSignal::new(),
@@ -131,6 +137,18 @@ impl Attempt {
         self.timeout.map(|timeout| (timeout + grace).saturating_sub(self.started.elapsed()))
     }
 
+    /// Comes back once the handler, which is entered now, has said nothing for `limit`.
+    pub(crate) async fn silent_for(&self, limit: Duration) {
+        let entered = Instant::now();
+        loop {
+            let due = self.reports().heard.unwrap_or(entered) + limit;
+            if due <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(due).await;
+        }
+    }
+
     /// What was reported.
     pub(crate) fn reports(&self) -> MutexGuard<'_, Reports> {
         self.reports.lock().unwrap_or_else(PoisonError::into_inner)
@@ -142,9 +160,68 @@ impl Reporter for Attempt {
         let mut reports = self.reports();
         reports.progress = Some((current, total, message));
         reports.progress_is_new = true;
+        reports.heard = Some(Instant::now());
+    }
+
+    fn heartbeat(&self) {
+        self.reports().heard = Some(Instant::now());
     }
 
     fn checkpoint(&self, checkpoint: Payload) {
-        self.reports().checkpoint = Some(checkpoint);
+        let mut reports = self.reports();
+        reports.checkpoint = Some(checkpoint);
+        reports.heard = Some(Instant::now());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use oxcart_types::{Clock as _, LeaseToken, Priority, QueueName, Run, SystemClock, TaskId};
+
+    use super::*;
+
+    fn attempt() -> Attempt {
+        let (task, run, token) = (TaskId::from_bytes([1; 16]), Run::FIRST, LeaseToken::from_bytes([2; 16]));
+        let grant = Grant {
+            task,
+            run,
+            token,
+            queue: QueueName::default_queue(),
+            priority: Priority::default(),
+            deliveries: 1,
+            fairness_key: String::new(),
+            fresh_until: Moment::now(),
+        };
+        Attempt::new(NewAttempt {
+            key: RunKey { task, run, token },
+            grant,
+            name: "beats".parse().expect("a name"),
+            number: 1,
+            retry: RetryPolicy::default(),
+            deadline_at: None,
+            timeout: None,
+            heartbeat_timeout: None,
+            started_at: SystemClock.now(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whatever_a_handler_reports_is_a_sign_of_life() {
+        let (attempt, limit, begun) = (Arc::new(attempt()), Duration::from_secs(10), Instant::now());
+        let silent = tokio::spawn({
+            let attempt = Arc::clone(&attempt);
+            async move { attempt.silent_for(limit).await }
+        });
+        let reports: [fn(&Attempt); 3] =
+            [|a| a.heartbeat(), |a| a.progress(1, 2, String::new()), |a| a.checkpoint(Payload::null())];
+        for report in reports {
+            tokio::time::sleep(Duration::from_secs(9)).await;
+            assert!(!silent.is_finished());
+            report(&attempt);
+        }
+        silent.await.expect("no panic");
+        assert_eq!(begun.elapsed(), Duration::from_secs(37));
     }
 }

@@ -56,6 +56,10 @@ pub(crate) fn conclude(outcome: Outcome, stop: Option<&StopReason>, max_result_b
         Some(StopReason::Timeout) => {
             Conclusion::Failed(TaskError::retryable("the attempt ran longer than its timeout").kind(FailureKind::TIMEOUT))
         }
+        Some(StopReason::HeartbeatTimeout) => Conclusion::Failed(
+            TaskError::retryable("the handler reported nothing for longer than its heartbeat timeout")
+                .kind(FailureKind::HEARTBEAT_TIMEOUT),
+        ),
         Some(StopReason::Deadline) => {
             Conclusion::Failed(TaskError::fatal("the task ran longer than its deadline").kind(FailureKind::DEADLINE))
         }
@@ -84,8 +88,14 @@ mod tests {
     }
 
     const STOPS: fn() -> Vec<Option<StopReason>> = || {
-        let all =
-            [StopReason::Timeout, StopReason::Deadline, StopReason::Shutdown, StopReason::LeaseLost, StopReason::LeaseUncertain];
+        let all = [
+            StopReason::Timeout,
+            StopReason::HeartbeatTimeout,
+            StopReason::Deadline,
+            StopReason::Shutdown,
+            StopReason::LeaseLost,
+            StopReason::LeaseUncertain,
+        ];
         all.into_iter().chain([cancelled()]).map(Some).chain([None]).collect()
     };
 
@@ -115,6 +125,7 @@ mod tests {
         let table = [
             (Some(cancelled()), "cancelled enough"),
             (Some(StopReason::Timeout), "failed TIMEOUT"),
+            (Some(StopReason::HeartbeatTimeout), "failed HEARTBEAT_TIMEOUT"),
             (Some(StopReason::Deadline), "failed DEADLINE"),
             (Some(StopReason::Shutdown), "released the worker shuts down"),
             (Some(StopReason::LeaseLost), "abandoned"),

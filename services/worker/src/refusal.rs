@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use oxcart_store::model::{OpenTask, RefusedStart};
 use oxcart_types::{
-    EndKind, Run, TaskState, Timestamp,
+    EndKind, Failure, FailureKind, OutOfTime, Run, TaskState, Timestamp,
     chain::{LatestRun, StartKind},
 };
 
@@ -31,10 +31,8 @@ pub(crate) enum Next {
 pub(crate) enum Closing {
     /// A cancel counts.
     Cancelled,
-    /// It was not started in time.
-    Expired,
-    /// It was, and has no time left for another attempt.
-    Deadline,
+    /// Its time is over.
+    OutOfTime(OutOfTime),
 }
 
 impl Closing {
@@ -42,8 +40,15 @@ impl Closing {
     pub(crate) const fn kind(self) -> EndKind {
         match self {
             Self::Cancelled => EndKind::Cancelled,
-            Self::Expired => EndKind::Expired,
-            Self::Deadline => EndKind::Failed,
+            Self::OutOfTime(over) => over.end(),
+        }
+    }
+
+    /// What is kept with the end.
+    pub(crate) fn failure(self) -> Failure {
+        match self {
+            Self::Cancelled => Failure::new(FailureKind::CANCELLED, "the task was cancelled").fatal(),
+            Self::OutOfTime(over) => over.failure(),
         }
     }
 }
@@ -90,25 +95,14 @@ fn after_closed_chain(task: &OpenTask, next: Run, due: Option<Timestamp>, grante
     if task.cancel.is_some() {
         return Next::Close(next, Closing::Cancelled);
     }
-    if let Some(closing) = out_of_time(task.head.attempts_used(), task.start_by, task.deadline_at, now) {
-        return Next::Close(next, closing);
+    if let Some(over) = OutOfTime::of(task.head.attempts_used(), task.start_by, task.deadline_at, now) {
+        return Next::Close(next, Closing::OutOfTime(over));
     }
     match due.map(|due| until(due, now)) {
         Some(wait) if !wait.is_zero() => Next::Enqueue(next, wait),
         _ if next == granted => Next::GiveBack(PAUSE),
         _ => Next::Start(next),
     }
-}
-
-/// Whether a task may no longer start because of its time. Only what was never started can expire.
-pub(crate) fn out_of_time(
-    attempts_used: u32,
-    start_by: Option<Timestamp>,
-    deadline_at: Option<Timestamp>,
-    now: Timestamp,
-) -> Option<Closing> {
-    let passed = |at: Option<Timestamp>| at.is_some_and(|at| at <= now);
-    if attempts_used == 0 { passed(start_by).then_some(Closing::Expired) } else { passed(deadline_at).then_some(Closing::Deadline) }
 }
 
 /// Time from `from` to `now`; zero when `from` lies ahead.
@@ -124,7 +118,7 @@ pub(crate) fn until(to: Timestamp, now: Timestamp) -> Duration {
 #[cfg(test)]
 mod tests {
     use oxcart_store::model::{Cancel, Entry};
-    use oxcart_types::{ChainHead, Priority, QueueName, TaskId, chain::LatestEnd};
+    use oxcart_types::{ChainHead, Priority, QueueName, StartBy, TaskId, TimeLimit, chain::LatestEnd};
 
     use super::*;
 
@@ -176,6 +170,8 @@ mod tests {
     #[test]
     fn every_head_of_a_chain_has_its_answer() {
         let secs = Duration::from_secs;
+        let expired = Some(StartBy { at: at(-1), limit: TimeLimit::Expiry });
+        let not_started = OutOfTime::NotStarted(TimeLimit::Expiry);
         let table = [
             // Ended.
             (ended(1, EndKind::Succeeded, None), 1, Next::Drop(TaskState::Succeeded)),
@@ -203,12 +199,12 @@ mod tests {
             (with(ended(2, EndKind::Failed, None), |r| r.task.head.replayed = Some(run(1))), 1, Next::Drop(TaskState::Failed)),
             // Nothing may start.
             (with(ended(1, EndKind::Retry, None), cancelled), 2, Next::Close(run(2), Closing::Cancelled)),
-            (with(refused(None), |r| r.task.start_by = Some(at(-1))), 1, Next::Close(run(1), Closing::Expired)),
-            (with(ended(1, EndKind::Retry, None), |r| r.task.start_by = Some(at(-1))), 1, Next::Start(run(2))),
+            (with(refused(None), |r| r.task.start_by = expired), 1, Next::Close(run(1), Closing::OutOfTime(not_started))),
+            (with(ended(1, EndKind::Retry, None), |r| r.task.start_by = expired), 1, Next::Start(run(2))),
             (
                 with(ended(1, EndKind::Retry, None), |r| r.task.deadline_at = Some(at(-1))),
                 2,
-                Next::Close(run(2), Closing::Deadline),
+                Next::Close(run(2), Closing::OutOfTime(OutOfTime::NoTimeLeft)),
             ),
         ];
         for (refused, granted, expected) in table {

@@ -63,6 +63,15 @@ pub(crate) fn spawn(core: &Arc<Core>, attempt: &Arc<Attempt>, handler: HandlerEn
         .instrument(span),
     );
     attempt.set_abort(job.abort_handle());
+    if let Some(limit) = attempt.heartbeat_timeout {
+        let (core, attempt) = (Arc::clone(core), Arc::clone(attempt));
+        tokio::spawn(async move {
+            tokio::select! {
+                () = attempt.over.cancelled() => {}
+                () = attempt.silent_for(limit) => stop(&core, &attempt, StopReason::HeartbeatTimeout, core.config.abort_grace),
+            }
+        });
+    }
     let now = core.clock.now();
     let deadline = attempt.deadline_at.map(|at| (until(at, now), StopReason::Deadline));
     let timeout = attempt.timeout.map(|timeout| (timeout, StopReason::Timeout));

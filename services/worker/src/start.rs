@@ -4,7 +4,7 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use oxcart_service::telemetry::propagation::TraceContext;
 use oxcart_store::model::{Budget, Close, CloseOutcome, RunKey, Start, StartOutcome, TakeOver, TakeOverOutcome, TaskRow};
-use oxcart_types::{EndKind, Failure, FailureKind, Payload, Run, TaskId, TaskState};
+use oxcart_types::{EndKind, OutOfTime, Payload, Run, TaskId, TaskState};
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     grant::Grant,
     held::Admission,
     moment::Moment,
-    refusal::{Closing, Next, after_refusal, out_of_time, until},
+    refusal::{Closing, Next, after_refusal, until},
     run,
     session::{Settle, Settlement},
 };
@@ -171,8 +171,8 @@ impl Batch {
         if claim.run != Run::FIRST {
             return Some(claim);
         }
-        if let Some(closing) = out_of_time(0, spec.start_by(created_at), spec.deadline_at(created_at), now) {
-            self.close(&claim, Run::FIRST, closing).await;
+        if let Some(closing) = OutOfTime::of(0, spec.start_by(created_at), None, now) {
+            self.close(&claim, Run::FIRST, Closing::OutOfTime(closing)).await;
             return None;
         }
         if let Some(wait) = spec.run_at.map(|at| until(at, now)).filter(|wait| !wait.is_zero()) {
@@ -279,6 +279,7 @@ impl Batch {
             retry: spec.retry.clone(),
             deadline_at: spec.deadline_at(began_at),
             timeout: spec.timeout,
+            heartbeat_timeout: spec.heartbeat_timeout,
             started_at: core.clock.now(),
             grant: claim.grant,
         }));
@@ -352,17 +353,12 @@ impl Batch {
 
     /// Closes the slot of `run`, the next one.
     async fn close(&mut self, claim: &Claim, run: Run, closing: Closing) {
-        let (kind, message) = match closing {
-            Closing::Cancelled => (FailureKind::CANCELLED, "the task was cancelled"),
-            Closing::Expired => (FailureKind::EXPIRED, "the task was not started in time"),
-            Closing::Deadline => (FailureKind::DEADLINE, "the task has no time left for another attempt"),
-        };
         let close = Close {
             task: claim.grant.task,
             run: Some(run),
             kind: closing.kind(),
             by: claim.grant.token,
-            failure: Failure::new(kind, message).fatal(),
+            failure: closing.failure(),
             at: self.core.clock.now(),
         };
         match self.core.store.close(&close).await {

@@ -94,6 +94,7 @@ fn counted(chain: &Chain, bad: &mut impl FnMut(Invariant, String)) {
 fn in_time(chain: &Chain, bad: &mut impl FnMut(Invariant, String)) {
     let spec = &chain.task.spec;
     let mut deadline = spec.deadline.and_then(|by| later(chain.task.created_at, by));
+    let earliest_start = spec.run_at.map_or(chain.task.created_at, |at| at.max(chain.task.created_at));
     // An update closes a slot as RELEASED and changes the row: the row says nothing of the runs before it.
     let updated = chain.runs.iter().rposition(|run| run.kind == StartKind::Closer && end_kind(run) == Some(EndKind::Released));
     let mut due = spec.run_at;
@@ -105,7 +106,8 @@ fn in_time(chain: &Chain, bad: &mut impl FnMut(Invariant, String)) {
                 bad(Invariant::I7, format!("run {} started at {begun}, due {due:?}", run.run));
             }
             let expires = spec.expires_at.filter(|_| used == 0);
-            let by = expires.into_iter().chain(deadline).min();
+            let start_timeout = spec.start_timeout.filter(|_| used == 0).and_then(|by| later(earliest_start, by));
+            let by = expires.into_iter().chain(start_timeout).chain(deadline).min();
             if by.is_some_and(|by| begun >= by) && updated.is_none_or(|updated| index > updated) {
                 bad(Invariant::I7, format!("run {} started at {begun}, after its last moment {by:?}", run.run));
             }

@@ -6,7 +6,18 @@ use super::spec;
 use crate::pb::common::v1 as pb;
 
 /// Paths that may be changed.
-pub const CHANGEABLE: [&str; 8] = ["queue", "priority", "tags", "run_at", "expires_at", "timeout", "deadline", "retry_policy"];
+pub const CHANGEABLE: [&str; 10] = [
+    "queue",
+    "priority",
+    "tags",
+    "run_at",
+    "expires_at",
+    "start_timeout",
+    "timeout",
+    "heartbeat_timeout",
+    "deadline",
+    "retry_policy",
+];
 
 /// Reads the fields of `new` that `mask` names; a named field that is unset goes back to its default.
 ///
@@ -38,6 +49,16 @@ pub fn update(new: Option<pb::TaskSpec>, mask: Option<prost_types::FieldMask>, n
             }
             "expires_at" => {
                 changes.expires_at = Some(new.expires_at.and_then(|at| values.take("expires_at", spec::future(at, now))));
+            }
+            "start_timeout" => {
+                let max = oxcart_types::Limits::HORIZON;
+                let limit = new.start_timeout.and_then(|limit| values.take("start_timeout", spec::positive(limit, max)));
+                changes.start_timeout = Some(limit);
+            }
+            "heartbeat_timeout" => {
+                let max = oxcart_types::Limits::TIMEOUT;
+                let limit = new.heartbeat_timeout.and_then(|limit| values.take("heartbeat_timeout", spec::positive(limit, max)));
+                changes.heartbeat_timeout = Some(limit);
             }
             "timeout" => {
                 let max = oxcart_types::Limits::TIMEOUT;

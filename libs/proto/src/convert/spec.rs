@@ -59,7 +59,10 @@ pub fn task_spec(spec: pb::TaskSpec, context: &SpecContext<'_>) -> Result<(TaskS
     let metadata = metadata(&mut bad, spec.metadata);
     let run_at = start(&mut bad, spec.start, now);
     let expires_at = spec.expires_at.and_then(|at| bad.take("expires_at", future(at, now)));
+    let start_timeout = spec.start_timeout.and_then(|limit| bad.take("start_timeout", positive(limit, Limits::HORIZON)));
     let timeout = spec.timeout.and_then(|limit| bad.take("timeout", positive(limit, Limits::TIMEOUT)));
+    let heartbeat_timeout =
+        spec.heartbeat_timeout.and_then(|limit| bad.take("heartbeat_timeout", positive(limit, Limits::TIMEOUT)));
     let deadline = spec.deadline.and_then(|limit| bad.take("deadline", positive(limit, Limits::DEADLINE)));
     check_order(&mut bad, run_at, expires_at, deadline.and_then(|limit| later(now, limit)));
     let retry = retry(&mut bad, spec.retry_policy);
@@ -79,7 +82,9 @@ pub fn task_spec(spec: pb::TaskSpec, context: &SpecContext<'_>) -> Result<(TaskS
                 metadata,
                 run_at,
                 expires_at,
+                start_timeout,
                 timeout,
+                heartbeat_timeout,
                 deadline,
                 retry,
                 idempotency,
@@ -105,7 +110,9 @@ pub fn to_task_spec(spec: TaskSpec, with_payload: bool) -> pb::TaskSpec {
         metadata: spec.metadata.into_iter().collect(),
         start: spec.run_at.map(|at| pb::task_spec::Start::RunAt(scalar::to_timestamp(at))),
         expires_at: spec.expires_at.map(scalar::to_timestamp),
+        start_timeout: spec.start_timeout.map(scalar::to_duration),
         timeout: spec.timeout.map(scalar::to_duration),
+        heartbeat_timeout: spec.heartbeat_timeout.map(scalar::to_duration),
         deadline: spec.deadline.map(scalar::to_duration),
         retry_policy: Some(value::to_retry_policy(&spec.retry)),
         idempotency_policy: key.as_ref().map_or(0, |key| enums::to_idempotency_policy(key.policy).into()),

@@ -91,9 +91,22 @@ impl TaskBuilder {
         self
     }
 
+    /// Not started within this after its earliest start: EXPIRED.
+    pub fn start_timeout(mut self, timeout: Duration) -> Self {
+        self.spec.start_timeout = Some(scalar::to_duration(timeout));
+        self
+    }
+
     /// Limit of one attempt.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.spec.timeout = Some(scalar::to_duration(timeout));
+        self
+    }
+
+    /// A handler that reports nothing for longer (progress, checkpoint, or [`crate::TaskContext::heartbeat`]) fails, and is tried
+    /// again while the policy allows.
+    pub fn heartbeat_timeout(mut self, timeout: Duration) -> Self {
+        self.spec.heartbeat_timeout = Some(scalar::to_duration(timeout));
         self
     }
 

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     AgendaCount, AgendaRow, AgendaVisit, AgendaWhy, Entry,
     codes::{Coded as _, Lane},
-    columns,
+    columns::{self, Id16},
     fault::Step,
     rows::agenda::{AgendaInsert, AgendaSlot},
     schema::agenda::dsl,
@@ -107,6 +107,12 @@ pub(crate) async fn clear(conn: &mut Conn, rows: &[AgendaRow]) -> Step<()> {
             diesel::delete(dsl::agenda.filter(dsl::task.eq_any(unchanged))).execute(conn).await?;
         }
     }
+    Ok(())
+}
+
+/// Deletes the rows of tasks, at most [`CHUNK`].
+pub(crate) async fn forget(conn: &mut Conn, tasks: &[Id16]) -> Step<()> {
+    diesel::delete(dsl::agenda.filter(dsl::task.eq_any(tasks.to_vec()))).execute(conn).await?;
     Ok(())
 }
 

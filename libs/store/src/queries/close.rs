@@ -2,10 +2,10 @@
 
 use oxcart_types::EndKind;
 
-use super::{Conn, dialect, heads};
+use super::{Conn, agenda, dialect, heads};
 use crate::{
     Close, CloseOutcome,
-    columns::refuse,
+    columns::{Id16, refuse},
     fault::Step,
     rows::{
         chain::{EndFacts, EndRow, StartRow},
@@ -52,6 +52,8 @@ pub(crate) async fn close(conn: &mut Conn, close: &Close) -> Step<CloseOutcome> 
                 at: close.at,
             };
             if take_slot(conn, facts).await? {
+                // Whatever the agenda had it for is over.
+                agenda::forget(conn, &[Id16::from(close.task)]).await?;
                 return Ok(CloseOutcome::Closed(run));
             }
         } else {

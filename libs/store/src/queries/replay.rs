@@ -113,12 +113,14 @@ async fn hand_off(conn: &mut Conn, tasks: &[TaskId], handoff: HandoffId, now: Ti
     for ids in sorted_ids(tasks.iter().copied()).chunks(CHUNK) {
         {
             use schema::tasks::dsl;
-            let row = diesel::update(dsl::tasks.filter(dsl::id.eq_any(ids.to_vec())))
-                .set((dsl::handoff.eq(Some(Id16::from(handoff))), dsl::expires_at.eq(None::<chrono::NaiveDateTime>)));
+            let row = diesel::update(dsl::tasks.filter(dsl::id.eq_any(ids.to_vec()))).set((
+                dsl::handoff.eq(Some(Id16::from(handoff))),
+                dsl::expires_at.eq(None::<chrono::NaiveDateTime>),
+                dsl::start_timeout_nanos.eq(None::<i64>),
+            ));
             row.execute(conn).await?;
         }
-        use schema::agenda::dsl;
-        diesel::delete(dsl::agenda.filter(dsl::task.eq_any(ids.to_vec()))).execute(conn).await?;
+        agenda::forget(conn, ids).await?;
     }
     handoffs::insert(conn, handoff, tasks, now).await
 }
@@ -128,7 +130,7 @@ async fn arm_deadlines(conn: &mut Conn, tasks: &[TaskId], homes: &HashMap<TaskId
     let heads = heads::heads(conn, tasks).await?;
     let expiry = |head: &Head| {
         let Entry { task, run, .. } = head.task.entry;
-        head.task.start_by.map(|at| AgendaRow { task, at, run, why: AgendaWhy::Expiry })
+        head.task.start_by.map(|start_by| AgendaRow { task, at: start_by.at, run, why: AgendaWhy::Expiry })
     };
     let rows: Vec<AgendaRow> = heads.values().filter_map(expiry).collect();
     if rows.is_empty() { Ok(()) } else { agenda::upsert(conn, &rows, homes).await }

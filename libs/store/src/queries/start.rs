@@ -7,7 +7,7 @@ use diesel::{
     sql_types::{BigInt, Binary, Nullable, Text, Timestamp as SqlTimestamp},
 };
 use diesel_async::RunQueryDsl as _;
-use oxcart_types::{Payload, Run, TaskId, Timestamp};
+use oxcart_types::{OutOfTime, Payload, Run, TaskId, Timestamp};
 
 use super::{
     Conn, dialect, heads, replay, slots,
@@ -65,6 +65,8 @@ struct FirstRow {
     #[diesel(sql_type = Nullable<SqlTimestamp>)]
     expires_at: Option<chrono::NaiveDateTime>,
     #[diesel(sql_type = Nullable<BigInt>)]
+    start_timeout_nanos: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
     deadline_nanos: Option<i64>,
     #[diesel(sql_type = SqlTimestamp)]
     created_at: chrono::NaiveDateTime,
@@ -76,12 +78,13 @@ impl FirstRow {
     /// Its time has come and has not passed, and nobody has cancelled it.
     fn may_start(&self, now: Timestamp) -> bool {
         let now = columns::time(now);
-        let deadline = self.deadline_nanos.map(chrono::TimeDelta::nanoseconds);
-        let deadline = deadline.and_then(|deadline| self.created_at.checked_add_signed(deadline));
-        self.cancelled.is_none()
-            && self.run_at.is_none_or(|at| at <= now)
-            && self.expires_at.is_none_or(|at| now < at)
-            && deadline.is_none_or(|at| now < at)
+        let after = |from: chrono::NaiveDateTime, nanos: Option<i64>| {
+            nanos.map(chrono::TimeDelta::nanoseconds).and_then(|limit| from.checked_add_signed(limit))
+        };
+        let earliest_start = self.run_at.map_or(self.created_at, |at| at.max(self.created_at));
+        let last_moments =
+            [self.expires_at, after(earliest_start, self.start_timeout_nanos), after(self.created_at, self.deadline_nanos)];
+        self.cancelled.is_none() && self.run_at.is_none_or(|at| at <= now) && last_moments.into_iter().flatten().all(|at| now < at)
     }
 }
 
@@ -90,7 +93,7 @@ async fn first_runs<'a>(conn: &mut Conn, wanted: &[&'a Start], now: Timestamp) -
     let mut free = HashSet::with_capacity(wanted.len());
     for ids in sorted_ids(wanted.iter().map(|start| start.task)).chunks(CHUNK) {
         let sql = format!(
-            "SELECT t.id, t.run_at, t.expires_at, t.deadline_nanos, t.created_at, c.task AS cancelled \
+            "SELECT t.id, t.run_at, t.expires_at, t.start_timeout_nanos, t.deadline_nanos, t.created_at, c.task AS cancelled \
              FROM tasks t LEFT JOIN cancels c ON c.task = t.id AND c.budget = {FIRST_BUDGET} \
              WHERE t.id IN ({{ids}}) ORDER BY t.id{}",
             dialect::SHARE
@@ -119,9 +122,7 @@ fn next_attempt(head: &Head, run: Run, now: Timestamp) -> Option<u32> {
     let task = &head.task;
     let used = task.head.attempts_used();
     let due = task.entry.due_at.is_none_or(|at| at <= now);
-    // What never counted as started can still expire; a retry has until the deadline.
-    let last_moment = if used == 0 { task.start_by } else { task.deadline_at };
-    let in_time = last_moment.is_none_or(|at| now < at);
+    let in_time = OutOfTime::of(used, task.start_by, task.deadline_at, now).is_none();
     let may_start = task.head.next_run() == Some(run) && used < head.max_attempts && due && in_time && task.cancel.is_none();
     may_start.then_some(used + 1)
 }

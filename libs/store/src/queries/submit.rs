@@ -112,5 +112,5 @@ async fn insert_tasks(conn: &mut Conn, tasks: &[&NewTask], handoff: HandoffId) -
 /// A task that may run at once is looked at again when it should have started. One that is set aside has a row already, whose
 /// visit arms this one.
 fn expiry(task: &NewTask) -> Option<SetAside> {
-    task.spec.start_by(task.created_at).map(|at| SetAside { at, why: AgendaWhy::Expiry })
+    task.spec.start_by(task.created_at).map(|start_by| SetAside { at: start_by.at, why: AgendaWhy::Expiry })
 }

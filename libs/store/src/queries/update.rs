@@ -18,7 +18,7 @@ use crate::{
     rows::{
         chain::EndFacts,
         head::Head,
-        spec::{retry_json, tags_json},
+        spec::{limit, retry_json, tags_json},
     },
     schema,
 };
@@ -45,7 +45,7 @@ pub(crate) async fn update(conn: &mut Conn, update: &Update) -> Step<UpdateOutco
         let mut spec = record.spec.clone();
         update.changes.clone().apply(&mut spec);
         let mut bad = Violations::new();
-        check_order(&mut bad, spec.run_at, spec.expires_at, spec.deadline_at(record.created_at));
+        check_order(&mut bad, spec.run_at, spec.expires_at, spec.deadline_at(head.began_at));
         if !bad.as_slice().is_empty() {
             return Ok(UpdateOutcome::Invalid(bad));
         }
@@ -62,7 +62,7 @@ pub(crate) async fn update(conn: &mut Conn, update: &Update) -> Step<UpdateOutco
             at: update.now,
         };
         if close::take_slot(conn, facts).await? {
-            return change(conn, update, &head, (spec, record.created_at), run, due_at).await;
+            return change(conn, update, &head, spec, run, due_at).await;
         }
     }
     Ok(UpdateOutcome::Running)
@@ -81,7 +81,7 @@ async fn change(
     conn: &mut Conn,
     update: &Update,
     head: &Head,
-    (spec, created_at): (TaskSpec, Timestamp),
+    spec: TaskSpec,
     closed: Run,
     due_at: Option<Timestamp>,
 ) -> Step<UpdateOutcome> {
@@ -102,7 +102,7 @@ async fn change(
 
     let mut row = AgendaRow { task: update.task, at: update.now, run, why: AgendaWhy::Expiry };
     let started = head.task.head.attempts_used() > 0;
-    let limit = if started { spec.deadline_at(created_at) } else { spec.start_by(created_at) };
+    let limit = if started { spec.deadline_at(head.began_at) } else { spec.start_by(head.began_at).map(|start_by| start_by.at) };
     let keep = match (handoff, due_at, limit) {
         (None, Some(due_at), limit) => {
             // To the dispatcher when it comes within the horizon, unless it is too late for it before.
@@ -149,8 +149,10 @@ async fn write_spec(conn: &mut Conn, spec: &TaskSpec, handoff: Option<HandoffId>
         dsl::tags.eq(tags_json(spec)?),
         dsl::run_at.eq(spec.run_at.map(columns::time)),
         dsl::expires_at.eq(spec.expires_at.map(columns::time)),
-        dsl::timeout_nanos.eq(spec.timeout.map(|timeout| columns::nanos("timeout_nanos", timeout)).transpose()?),
-        dsl::deadline_nanos.eq(spec.deadline.map(|deadline| columns::nanos("deadline_nanos", deadline)).transpose()?),
+        dsl::start_timeout_nanos.eq(limit("start_timeout_nanos", spec.start_timeout)?),
+        dsl::timeout_nanos.eq(limit("timeout_nanos", spec.timeout)?),
+        dsl::heartbeat_timeout_nanos.eq(limit("heartbeat_timeout_nanos", spec.heartbeat_timeout)?),
+        dsl::deadline_nanos.eq(limit("deadline_nanos", spec.deadline)?),
         dsl::max_attempts.eq(columns::count("max_attempts", spec.retry.max_attempts())?),
         dsl::retry.eq(retry_json(&spec.retry)?),
         dsl::handoff.eq(handoff.map(Id16::from)),

@@ -9,7 +9,7 @@ use oxcart_types::{TaskId, Timestamp};
 
 use super::{Conn, heads, sql::raw};
 use crate::{
-    OpenTask, ReplayPosition, ReplayWalk, Walk,
+    AgendaWhy, OpenTask, ReplayPosition, ReplayWalk, Walk,
     columns::{self, Id16},
     fault::Step,
     rows::head::{HEAD_COLUMNS, HEAD_TABLES, HeadRow},
@@ -22,18 +22,23 @@ pub(crate) async fn walk_open(conn: &mut Conn, after: Option<TaskId>, created_be
     let query = raw(sql).bind::<Binary, _>(after).bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX));
     let rows = query.load::<HeadRow>(conn).await?;
     let next_after = if rows.len() < limit { None } else { rows.last().map(HeadRow::id) };
-    let (mut open, mut first_open) = (Vec::new(), None);
+    let (mut open, mut without_room, mut first_open) = (Vec::new(), Vec::new(), None);
     for row in rows {
         let head = row.decode()?;
         // Ids that callers choose do not follow the time of submission, so a young task does not end the walk.
         if head.terminal().is_none() {
             first_open.get_or_insert(head.task.entry.task);
         }
-        if head.terminal().is_none() && !head.is_kept() && head.created_at < created_before {
+        if head.terminal().is_some() || head.created_at >= created_before {
+            continue;
+        }
+        if !head.is_kept() {
             open.push(head.task);
+        } else if head.agenda_why == Some(AgendaWhy::Room) && head.task.start_by.is_some() {
+            without_room.push(head.task);
         }
     }
-    Ok(Walk { open, first_open, next_after })
+    Ok(Walk { open, without_room, first_open, next_after })
 }
 
 /// Reads open tasks by their ids; see [`crate::Store::open_tasks`].

@@ -6,7 +6,7 @@ use diesel::{
     sql_types::{BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamp as SqlTimestamp},
 };
 use oxcart_types::{
-    ChainHead, EndKind, LeaseToken, TaskId, Timestamp, WaitReason, WorkerId,
+    ChainHead, EndKind, LeaseToken, StartBy, TaskId, Timestamp, WaitReason, WorkerId,
     chain::{LatestEnd, LatestRun, StartKind},
 };
 
@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The columns of [`HeadRow`].
-pub(crate) const HEAD_COLUMNS: &str = "t.id, t.queue, t.priority, t.fairness_key, t.run_at, t.expires_at, t.deadline_nanos, \
+pub(crate) const HEAD_COLUMNS: &str = "t.id, t.queue, t.priority, t.fairness_key, t.run_at, t.expires_at, t.start_timeout_nanos, t.deadline_nanos, \
      t.max_attempts, t.created_at, h.id AS unconfirmed, a.why AS agenda_why, a.run AS agenda_run, s.run AS latest_run, \
      s.kind AS start_kind, s.attempt, s.token, s.worker, s.started_at, e.kind AS end_kind, e.attempts_used, \
      e.next_run_at, e.ended_at, p.kind AS previous_kind, c.reason AS cancel_reason, c.requested_at AS cancel_requested_at, \
@@ -51,6 +51,8 @@ pub(crate) struct HeadRow {
     run_at: Option<NaiveDateTime>,
     #[diesel(sql_type = Nullable<SqlTimestamp>)]
     expires_at: Option<NaiveDateTime>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    start_timeout_nanos: Option<i64>,
     #[diesel(sql_type = Nullable<BigInt>)]
     deadline_nanos: Option<i64>,
     #[diesel(sql_type = Integer)]
@@ -114,6 +116,8 @@ pub(crate) struct Head {
     pub(crate) created_at: Timestamp,
     /// Counted starts that it may have in the budget in force.
     pub(crate) max_attempts: u32,
+    /// When the budget in force began: at the submission, or at the newest replay.
+    pub(crate) began_at: Timestamp,
     /// Token of the newest replay.
     pub(crate) replayed_by: Option<LeaseToken>,
     /// Token in the newest start slot.
@@ -167,8 +171,12 @@ impl HeadRow {
         let budget = self.budget()?;
         let began_at = budget.map_or(created_at, |budget| budget.began_at);
         let expires_at = self.expires_at.map(columns::read_time);
-        let deadline = self.deadline_nanos.map(chrono::TimeDelta::nanoseconds);
-        let deadline_at = deadline.and_then(|deadline| began_at.checked_add_signed(deadline));
+        let limit = |from: Timestamp, nanos: Option<i64>| {
+            nanos.map(chrono::TimeDelta::nanoseconds).and_then(|limit| from.checked_add_signed(limit))
+        };
+        let deadline_at = limit(began_at, self.deadline_nanos);
+        let earliest_start = self.run_at.map(columns::read_time).map_or(began_at, |at| at.max(began_at));
+        let start_timeout_at = limit(earliest_start, self.start_timeout_nanos);
         let started_at = self.started_at.map(columns::read_time);
         let entry = Entry {
             task: self.id.into(),
@@ -192,7 +200,7 @@ impl HeadRow {
                 entry,
                 head,
                 started_at: started_at.filter(|_| open.is_some()),
-                start_by: [expires_at, deadline_at].into_iter().flatten().min(),
+                start_by: StartBy::earliest(expires_at, start_timeout_at, deadline_at),
                 deadline_at,
                 cancel,
             },
@@ -201,6 +209,7 @@ impl HeadRow {
                 Some(attempts) => attempts,
                 None => columns::read_count(self.max_attempts)?,
             },
+            began_at,
             replayed_by: self.replayed_by.map(LeaseToken::from),
             token: self.token.map(LeaseToken::from),
             worker: self.worker.map(WorkerId::from),

@@ -1,6 +1,6 @@
 //! The specification of a task as a row of `tasks`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use chrono::NaiveDateTime;
 use diesel::{
@@ -44,6 +44,8 @@ pub(crate) struct TaskInsert {
     digest: Id16,
     handoff: Option<Id16>,
     created_at: NaiveDateTime,
+    start_timeout_nanos: Option<i64>,
+    heartbeat_timeout_nanos: Option<i64>,
 }
 
 impl TaskInsert {
@@ -66,8 +68,8 @@ impl TaskInsert {
             },
             run_at: spec.run_at.map(columns::time),
             expires_at: spec.expires_at.map(columns::time),
-            timeout_nanos: spec.timeout.map(|timeout| columns::nanos("timeout_nanos", timeout)).transpose()?,
-            deadline_nanos: spec.deadline.map(|deadline| columns::nanos("deadline_nanos", deadline)).transpose()?,
+            timeout_nanos: limit("timeout_nanos", spec.timeout)?,
+            deadline_nanos: limit("deadline_nanos", spec.deadline)?,
             max_attempts: columns::count("max_attempts", spec.retry.max_attempts())?,
             retry: retry_json(&spec.retry)?,
             idempotency_key: key
@@ -79,6 +81,8 @@ impl TaskInsert {
             digest: Id16(task.digest),
             handoff: if task.set_aside.is_none() { Some(handoff.into()) } else { None },
             created_at: columns::time(task.created_at),
+            start_timeout_nanos: limit("start_timeout_nanos", spec.start_timeout)?,
+            heartbeat_timeout_nanos: limit("heartbeat_timeout_nanos", spec.heartbeat_timeout)?,
         })
     }
 
@@ -87,6 +91,11 @@ impl TaskInsert {
         let text = |text: &Option<String>| text.as_ref().map_or(0, String::len);
         self.payload.len() + text(&self.metadata) + text(&self.tags)
     }
+}
+
+/// A limit of time as its column.
+pub(crate) fn limit(column: &'static str, limit: Option<Duration>) -> Result<Option<i64>, StoreError> {
+    limit.map(|limit| columns::nanos(column, limit)).transpose()
 }
 
 /// Tags as their column.
@@ -137,7 +146,7 @@ fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, StoreError> {
 /// The columns of [`SpecRow`] but the payload, of `tasks t`.
 pub(crate) const SPEC_COLUMNS: &str = "t.id, t.name, t.queue, t.priority, t.content_type, t.tags, t.metadata, t.run_at, \
      t.expires_at, t.timeout_nanos, t.deadline_nanos, t.max_attempts, t.retry, t.idempotency_key, t.idempotency_policy, \
-     t.idempotency_ttl_nanos, t.fairness_key, t.created_at";
+     t.idempotency_ttl_nanos, t.fairness_key, t.created_at, t.start_timeout_nanos, t.heartbeat_timeout_nanos";
 
 /// A row of `tasks` as it is read.
 #[derive(Debug, Clone, QueryableByName)]
@@ -180,6 +189,10 @@ pub(crate) struct SpecRow {
     fairness_key: Option<String>,
     #[diesel(sql_type = SqlTimestamp)]
     created_at: NaiveDateTime,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    start_timeout_nanos: Option<i64>,
+    #[diesel(sql_type = Nullable<BigInt>)]
+    heartbeat_timeout_nanos: Option<i64>,
 }
 
 impl SpecRow {
@@ -202,7 +215,9 @@ impl SpecRow {
             metadata,
             run_at: self.run_at.map(columns::read_time),
             expires_at: self.expires_at.map(columns::read_time),
+            start_timeout: self.start_timeout_nanos.map(columns::read_nanos).transpose()?,
             timeout: self.timeout_nanos.map(columns::read_nanos).transpose()?,
+            heartbeat_timeout: self.heartbeat_timeout_nanos.map(columns::read_nanos).transpose()?,
             deadline: self.deadline_nanos.map(columns::read_nanos).transpose()?,
             retry: read_retry(self.max_attempts, self.retry.as_deref())?,
             idempotency: read_idempotency(self.idempotency_key, self.idempotency_policy, self.idempotency_ttl_nanos)?,

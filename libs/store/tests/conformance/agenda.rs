@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use chrono::TimeDelta;
 use oxcart_store::{AgendaCount, AgendaRow, AgendaWhy, NewTask, SetAside};
-use oxcart_types::{EndKind, Priority, QueueName, TaskState, WaitReason};
+use oxcart_types::{EndKind, Priority, QueueName, StartBy, TaskState, TimeLimit, WaitReason};
 use rstest::rstest;
 
 use crate::support::{Database, Fixture, at, close, end, handoff, run, task, task_id, task_with, unit};
@@ -184,7 +184,8 @@ async fn an_expiry_is_looked_after(#[values(Database::MariaDb, Database::SqliteF
     assert_eq!(store.claim_agenda(at(59), at(500), 9).await.expect("claim")[0].row.why, AgendaWhy::Time);
     let visits = store.claim_agenda(at(60), at(500), 9).await.expect("claim");
     assert_eq!((visits.len(), visits[0].row.task, visits[0].row.why), (1, id, AgendaWhy::Expiry));
-    assert_eq!(visits[0].task.as_ref().expect("a task").start_by, Some(at(60)));
+    let start_by = StartBy { at: at(60), limit: TimeLimit::Deadline };
+    assert_eq!(visits[0].task.as_ref().expect("a task").start_by, Some(start_by));
 }
 
 #[rstest]
@@ -217,4 +218,26 @@ async fn the_walk_meets_every_open_task_that_nothing_keeps(
     }
     assert_eq!(met, [(queued, 1), (running, 1), (expiring, 1), (released, 2)]);
     assert_eq!(steps, 3);
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn the_walk_tells_what_may_expire_while_it_waits_for_room(
+    #[values(Database::MariaDb, Database::SqliteFile)] database: Database,
+) {
+    let store = Fixture::new(database).await;
+    store.submit_one(aside(5, AgendaWhy::Room)).await;
+    let mut limited = task_with(|spec| spec.start_timeout = Some(std::time::Duration::from_secs(9)));
+    limited.set_aside = Some(SetAside { at: at(5), why: AgendaWhy::Room });
+    let limited = store.submit_one(limited).await;
+    let walk = store.walk_open(None, at(50), 10).await.expect("walk");
+    assert!(walk.open.is_empty());
+    let told: Vec<_> = walk.without_room.iter().map(|open| (open.entry.task, open.start_by)).collect();
+    assert_eq!(told, [(limited, Some(StartBy { at: at(9), limit: TimeLimit::StartTimeout }))]);
+    // Once it is closed, nobody looks at it again, the feeder neither.
+    let queue = "default".parse().expect("a queue");
+    assert_eq!(store.best_without_room(&queue, 10).await.expect("best").len(), 2);
+    store.close(&close(limited, EndKind::Expired)).await.expect("closed");
+    let best = store.best_without_room(&queue, 10).await.expect("best");
+    assert!(best.iter().all(|(row, _)| row.task != limited), "{best:?}");
 }

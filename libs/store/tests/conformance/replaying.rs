@@ -6,7 +6,9 @@ use oxcart_store::{
     AgendaWhy, Budget, Cancel, CloseOutcome, DeleteOutcome, EndOutcome, Live, Replay, ReplayOutcome, ReplayRecord, StartOutcome,
     TakeOver, TakeOverOutcome, TaskFilter,
 };
-use oxcart_types::{EndKind, IdSource as _, Limits, Payload, ReplaySpec, RequestId, SystemIds, TaskId, TaskState, WaitReason};
+use oxcart_types::{
+    EndKind, IdSource as _, Limits, Payload, ReplaySpec, RequestId, StartBy, SystemIds, TaskId, TaskState, TimeLimit, WaitReason,
+};
 use rstest::rstest;
 
 use crate::support::{Database, Fixture, at, attempts, cancel, close, end, handoff, replay, run, start, task, task_id, task_with};
@@ -146,6 +148,7 @@ async fn a_replay_does_not_expire_and_its_deadline_counts_from_now(
     let store = Fixture::new(database).await;
     let task = task_with(|spec| {
         spec.expires_at = Some(at(5));
+        spec.start_timeout = Some(Duration::from_secs(5));
         spec.deadline = Some(Duration::from_secs(10));
     });
     let id = store.submit_one(task).await;
@@ -154,7 +157,8 @@ async fn a_replay_does_not_expire_and_its_deadline_counts_from_now(
     let visits = store.claim_agenda(at(30), at(60), 10).await.expect("claim");
     assert_eq!((visits.len(), visits[0].row.why, visits[0].row.run), (1, AgendaWhy::Expiry, run(2)));
     let open = visits[0].task.as_ref().expect("a task");
-    assert_eq!((open.start_by, open.deadline_at), (Some(at(30)), Some(at(30))));
+    let start_by = StartBy { at: at(30), limit: TimeLimit::Deadline };
+    assert_eq!((open.start_by, open.deadline_at), (Some(start_by), Some(at(30))));
     assert!(matches!(store.start_one(start(id, 2), at(30)).await, StartOutcome::Refused(_)), "too late");
     store.begin(id, 2, at(29)).await;
 }

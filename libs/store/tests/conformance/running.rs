@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use oxcart_store::{EndOutcome, Live, Progress, RunKey, StartOutcome, TakeOver, TakeOverOutcome};
-use oxcart_types::{EndKind, Failure, Limits, Payload, TaskState, WorkerId};
+use oxcart_types::{EndKind, Failure, Limits, Payload, StartBy, TaskState, TimeLimit, WorkerId};
 use rstest::rstest;
 
 use crate::support::{Database, Fixture, at, attempts, cancel, end, run, start, task, task_id, task_with, token};
@@ -49,11 +49,17 @@ async fn a_first_run_waits_for_its_time_and_not_for_ever(#[values(Database::Mari
     let later = store.submit_one(task_with(|spec| spec.run_at = Some(at(10)))).await;
     let expiring = store.submit_one(task_with(|spec| spec.expires_at = Some(at(10)))).await;
     let deadline = store.submit_one(task_with(|spec| spec.deadline = Some(Duration::from_secs(10)))).await;
+    let start_timeout = task_with(|spec| {
+        spec.run_at = Some(at(4));
+        spec.start_timeout = Some(Duration::from_secs(6));
+    });
+    let start_timeout = store.submit_one(start_timeout).await;
     let StartOutcome::Refused(refused) = store.start_one(start(later, 1), at(9)).await else { panic!("too early") };
     assert_eq!(refused.task.entry.due_at, Some(at(10)));
-    for id in [expiring, deadline] {
+    let limits = [(expiring, TimeLimit::Expiry), (deadline, TimeLimit::Deadline), (start_timeout, TimeLimit::StartTimeout)];
+    for (id, limit) in limits {
         let StartOutcome::Refused(refused) = store.start_one(start(id, 1), at(10)).await else { panic!("too late") };
-        assert_eq!(refused.task.start_by, Some(at(10)));
+        assert_eq!(refused.task.start_by, Some(StartBy { at: at(10), limit }));
         assert_eq!(store.start_one(start(id, 1), at(9)).await, FIRST);
     }
     assert_eq!(store.start_one(start(later, 1), at(10)).await, FIRST);

@@ -8,7 +8,7 @@ use oxcart_types::{EndKind, Failure};
 
 use super::{
     SweepError,
-    decide::{Action, visit},
+    decide::{Action, visit, watch_time},
 };
 use crate::{admission::add, core::Core, dispatcher::Offered, handoff::no_room};
 
@@ -27,7 +27,7 @@ pub(super) async fn pass(core: Arc<Core>) -> Result<Progress, SweepError> {
         let action = visit(&row, claimed.task.as_ref(), now, core.config.horizon);
         core.meters.swept("agenda", action.as_str(), 1);
         match (action, claimed.task) {
-            (Action::Enqueue, Some(task)) => offers.push((row, task.entry)),
+            (Action::Enqueue, Some(task)) => offers.push((row, task)),
             (Action::Close(kind, failure), Some(task)) => {
                 close(&core, &task, kind, failure).await?;
                 clear.push(row);
@@ -46,19 +46,23 @@ pub(super) async fn pass(core: Arc<Core>) -> Result<Progress, SweepError> {
     Ok(if count == ROWS { Progress::More } else { Progress::Idle })
 }
 
-/// Offers entries; their rows go, or become the feeder's. Those that were not answered come back after the claim.
-async fn offer(core: &Core, offers: Vec<(AgendaRow, Entry)>) -> Result<(), SweepError> {
+/// Offers tasks; their rows go, wait for the end of their time, or become the feeder's. Those that were not answered come back
+/// after the claim.
+async fn offer(core: &Core, offers: Vec<(AgendaRow, OpenTask)>) -> Result<(), SweepError> {
     if offers.is_empty() {
         return Ok(());
     }
     let now = core.clock.now();
-    let (rows, entries): (Vec<_>, Vec<_>) = offers.into_iter().unzip();
+    let entries: Vec<Entry> = offers.iter().map(|(_, task)| task.entry.clone()).collect();
     let answers = core.dispatcher.enqueue(&entries, now).await?;
     let (mut clear, mut set) = (Vec::new(), Vec::new());
-    for ((row, entry), offered) in rows.into_iter().zip(&entries).zip(answers) {
+    for ((row, task), offered) in offers.into_iter().zip(answers) {
         match offered {
-            Offered::Taken => clear.push(row),
-            Offered::NoRoom => set.push(no_room(entry, now)),
+            Offered::Taken => match watch_time(&row, &task) {
+                Some(watched) => set.push(watched),
+                None => clear.push(row),
+            },
+            Offered::NoRoom => set.push(no_room(&task.entry, now)),
             Offered::TryAgain => {}
         }
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{
     StateGuard, SweepError,
     agenda::close,
-    decide::{Audited, audit, waits},
+    decide::{Audited, audit, closing, waits},
     resync::offer_missing,
     walk::Walk,
 };
@@ -32,8 +32,9 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Audit>) -> Resul
         Some(cycle) => cycle,
         None => Walk::begin(&core.store, now).await?,
     };
-    let open = cycle.step(&core.store, before(now, core.config.sweep.audit_min_age), core.config.sweep.rows()).await?;
-    look(&core, "audit", &open, now).await?;
+    let found = cycle.step(&core.store, before(now, core.config.sweep.audit_min_age), core.config.sweep.rows()).await?;
+    expire(&core, &found.without_room, now).await?;
+    look(&core, "audit", &found.open, now).await?;
     if cycle.is_over() {
         cycle.move_marks(&core.store).await?;
         state.rest_until = Some(Instant::now() + core.config.sweep.audit_rest);
@@ -42,6 +43,17 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Audit>) -> Resul
     }
     // Idle: the period is the rate.
     Ok(Progress::Idle)
+}
+
+/// Closes those whose time is over: they are with no worker that could, and the feeder takes them by priority, not by time.
+async fn expire(core: &Core, tasks: &[OpenTask], now: Timestamp) -> Result<(), SweepError> {
+    for task in tasks {
+        if let Some((kind, failure)) = closing(task, now) {
+            close(core, task, kind, failure).await?;
+            core.meters.swept("audit", "close", 1);
+        }
+    }
+    Ok(())
 }
 
 /// Looks at open tasks that nobody keeps, at most 1000, for a sweeper.

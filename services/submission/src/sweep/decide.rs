@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use oxcart_store::{AgendaRow, AgendaWhy, OpenTask};
-use oxcart_types::{ChainHead, EndKind, Failure, FailureKind, Timestamp};
+use oxcart_types::{ChainHead, EndKind, Failure, FailureKind, OutOfTime, Timestamp};
 
 use crate::admission::{add, before};
 
@@ -39,8 +39,8 @@ impl Action {
 
 /// Where a chain stands.
 enum Standing {
-    /// The next run may start; whether one has started before.
-    Waiting { started: bool },
+    /// The next run may start.
+    Waiting,
     /// A run is open.
     Open,
     /// The task has ended.
@@ -53,24 +53,20 @@ fn standing(head: &ChainHead) -> Standing {
     } else if head.terminal().is_some() {
         Standing::Ended
     } else {
-        // A closed slot before the first start, a run that was given back, or a replay leaves the task as one that never started.
-        Standing::Waiting { started: head.attempts_used() > 0 }
+        Standing::Waiting
     }
 }
 
 /// Why a task that waits is to be closed now; `None` when it is not.
 pub(crate) fn closing(task: &OpenTask, now: Timestamp) -> Option<(EndKind, Failure)> {
-    let Standing::Waiting { started } = standing(&task.head) else { return None };
+    if !matches!(standing(&task.head), Standing::Waiting) {
+        return None;
+    }
     if let Some(cancel) = &task.cancel {
         return Some((EndKind::Cancelled, Failure::new(FailureKind::CANCELLED, cancel.reason.clone())));
     }
-    if !started && task.start_by.is_some_and(|by| by <= now) {
-        return Some((EndKind::Expired, Failure::new(FailureKind::EXPIRED, "not started in time")));
-    }
-    if started && task.deadline_at.is_some_and(|at| at <= now) {
-        return Some((EndKind::Failed, Failure::new(FailureKind::DEADLINE, "the deadline passed before the next attempt")));
-    }
-    None
+    let over = OutOfTime::of(task.head.attempts_used(), task.start_by, task.deadline_at, now)?;
+    Some((over.end(), over.failure()))
 }
 
 /// What a visit of an agenda row does. `task` is `None` when it is gone.
@@ -83,7 +79,7 @@ pub(crate) fn visit(row: &AgendaRow, task: Option<&OpenTask>, now: Timestamp, ho
             // The run began: whatever the row was for has happened.
             AgendaWhy::Time | AgendaWhy::Dependency | AgendaWhy::Room | AgendaWhy::Retry | AgendaWhy::Expiry => Action::Delete,
         },
-        Standing::Waiting { .. } => {
+        Standing::Waiting => {
             if let Some((kind, failure)) = closing(task, now) {
                 return Action::Close(kind, failure);
             }
@@ -98,6 +94,13 @@ pub(crate) fn visit(row: &AgendaRow, task: Option<&OpenTask>, now: Timestamp, ho
             }
         }
     }
+}
+
+/// The row that a task needs once the dispatcher has it: its time may be over before it starts.
+pub(crate) fn watch_time(row: &AgendaRow, task: &OpenTask) -> Option<AgendaRow> {
+    let start_by = task.start_by.map(|start_by| start_by.at);
+    let at = if task.head.attempts_used() == 0 { start_by } else { task.deadline_at };
+    at.map(|at| AgendaRow { at, why: AgendaWhy::Expiry, ..*row })
 }
 
 /// What the audit asks of the dispatcher about a task, if anything.
@@ -118,7 +121,7 @@ pub(crate) fn audit(task: &OpenTask, now: Timestamp, open_run_age: Duration) -> 
         // The open run is offered under its own number: whoever gets it takes it over.
         Standing::Open if task.started_at.is_none_or(|at| at <= before(now, open_run_age)) => Audited::Offer,
         Standing::Open => Audited::Leave,
-        Standing::Waiting { .. } => match closing(task, now) {
+        Standing::Waiting => match closing(task, now) {
             Some((kind, failure)) => Audited::Close(kind, failure),
             None => Audited::Offer,
         },
@@ -127,7 +130,7 @@ pub(crate) fn audit(task: &OpenTask, now: Timestamp, open_run_age: Duration) -> 
 
 /// True for tasks that a resync offers: those that wait.
 pub(crate) fn waits(task: &OpenTask) -> bool {
-    matches!(standing(&task.head), Standing::Waiting { .. })
+    matches!(standing(&task.head), Standing::Waiting)
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 use oxcart_store::{Cancel, Entry};
 use oxcart_types::{
-    IdSource as _, Priority, QueueName, Run, SystemIds,
+    IdSource as _, Priority, QueueName, Run, StartBy, SystemIds, TimeLimit,
     chain::{LatestEnd, LatestRun, StartKind},
 };
 
@@ -12,6 +12,10 @@ const ALL: [AgendaWhy; 6] =
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_timestamp(1_800_000_000 + seconds, 0).expect("a time")
+}
+
+fn expiry(seconds: i64) -> Option<StartBy> {
+    Some(StartBy { at: at(seconds), limit: TimeLimit::Expiry })
 }
 
 fn task(end: Option<Option<EndKind>>) -> OpenTask {
@@ -56,9 +60,9 @@ fn rows_without_an_open_task_go() {
 #[test]
 fn what_waits_is_closed_before_anything_else() {
     let cancelled = OpenTask { cancel: Some(Cancel { reason: "no".into(), requested_at: at(-1), grace: HORIZON }), ..task(None) };
-    let expired = OpenTask { start_by: Some(at(0)), ..task(None) };
+    let expired = OpenTask { start_by: expiry(0), ..task(None) };
     let late = OpenTask { deadline_at: Some(at(0)), ..task(Some(Some(EndKind::Retry))) };
-    let released = OpenTask { start_by: Some(at(0)), ..task(Some(Some(EndKind::Released))) };
+    let released = OpenTask { start_by: expiry(0), ..task(Some(Some(EndKind::Released))) };
     for why in ALL {
         for (task, kind) in [
             (&cancelled, EndKind::Cancelled),
@@ -69,7 +73,7 @@ fn what_waits_is_closed_before_anything_else() {
             assert!(matches!(look(why, Some(task)), Action::Close(closed, _) if closed == kind), "{why:?} {kind}");
         }
     }
-    let started = OpenTask { start_by: Some(at(0)), ..task(Some(Some(EndKind::Retry))) };
+    let started = OpenTask { start_by: expiry(0), ..task(Some(Some(EndKind::Retry))) };
     assert_eq!(look(AgendaWhy::Retry, Some(&started)), Action::Enqueue, "what has started does not expire");
 }
 
@@ -82,7 +86,7 @@ fn a_replay_is_looked_after_as_a_task_that_never_started() {
     }
     assert!(waits(&replayed));
     assert_eq!(audit(&replayed, at(0), HORIZON), Audited::Offer);
-    let late = OpenTask { start_by: Some(at(0)), ..replayed };
+    let late = OpenTask { start_by: expiry(0), ..replayed };
     assert!(matches!(audit(&late, at(0), HORIZON), Audited::Close(EndKind::Expired, _)));
 }
 
@@ -106,6 +110,16 @@ fn the_audit_leaves_young_runs_to_adoption() {
     assert_eq!(audit(&open(-74), at(0), age), Audited::Leave);
     assert_eq!(audit(&open(-75), at(0), age), Audited::Offer);
     assert_eq!(audit(&task(None), at(0), age), Audited::Offer);
-    assert!(matches!(audit(&OpenTask { start_by: Some(at(0)), ..task(None) }, at(0), age), Audited::Close(EndKind::Expired, _)));
+    assert!(matches!(audit(&OpenTask { start_by: expiry(0), ..task(None) }, at(0), age), Audited::Close(EndKind::Expired, _)));
     assert!(waits(&task(None)) && !waits(&task(Some(None))));
+}
+
+#[test]
+fn what_is_handed_out_is_looked_at_when_its_time_is_over() {
+    let row = AgendaRow { task: SystemIds.task_id(), at: at(0), run: Run::FIRST, why: AgendaWhy::Time };
+    assert_eq!(watch_time(&row, &task(None)), None, "it has all the time there is");
+    let limited = |end| OpenTask { start_by: expiry(5), deadline_at: Some(at(9)), ..task(end) };
+    let watched = |end| watch_time(&row, &limited(end)).map(|row| (row.at, row.why));
+    assert_eq!(watched(None), Some((at(5), AgendaWhy::Expiry)));
+    assert_eq!(watched(Some(Some(EndKind::Retry))), Some((at(9), AgendaWhy::Expiry)));
 }

@@ -17,8 +17,8 @@ pub async fn end_orphans(store: &Store, ids: &dyn IdSource, now: Timestamp) -> R
     let mut walk = Walk::begin(store, now).await?;
     let mut ended = 0;
     while !walk.is_over() {
-        let open = walk.step(store, now, Limits::BATCH_ITEMS).await?;
-        let runs: Vec<_> = open.iter().filter_map(|task| orphan(task, ids, now)).collect();
+        let found = walk.step(store, now, Limits::BATCH_ITEMS).await?;
+        let runs: Vec<_> = found.open.iter().filter_map(|task| orphan(task, ids, now)).collect();
         if !runs.is_empty() {
             ended += store.take_over(&runs, now).await?.len();
         }

@@ -9,6 +9,15 @@ use oxcart_types::{TaskId, Timestamp};
 
 use crate::admission::before;
 
+/// What a step found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// Tasks that are open and that no agenda row hides.
+    pub(super) open: Vec<OpenTask>,
+    /// Tasks with a limit of time that wait for room in their queues.
+    pub(super) without_room: Vec<OpenTask>,
+}
+
 /// Where the mark of the tasks is kept: no open task that was never replayed has a smaller id.
 const TASKS: &str = "submission.audit.low_watermark";
 /// Where the mark of the replays is kept: no task that was replayed before this time is open.
@@ -51,23 +60,23 @@ impl Walk {
         })
     }
 
-    /// Takes a step of at most `rows` tasks: those that are open, that no agenda row hides, and that were submitted or replayed
-    /// before `made_before`.
-    pub(super) async fn step(&mut self, store: &Store, made_before: Timestamp, rows: usize) -> Result<Vec<OpenTask>, StoreError> {
+    /// Takes a step of at most `rows` tasks, of which those count that were submitted or replayed before `made_before`.
+    pub(super) async fn step(&mut self, store: &Store, made_before: Timestamp, rows: usize) -> Result<Found, StoreError> {
         match self.position {
             Position::Tasks(after) => {
                 let walk = store.walk_open(after, made_before, rows).await?;
                 self.first_open = self.first_open.or(walk.first_open);
                 self.position = walk.next_after.map_or(Position::Replays(self.replays_from), |next| Position::Tasks(Some(next)));
-                Ok(walk.open)
+                Ok(Found { open: walk.open, without_room: walk.without_room })
             }
             Position::Replays(after) => {
                 let walk = store.walk_replays(after, made_before, rows).await?;
                 self.first_open_replay = self.first_open_replay.or(walk.first_open);
                 self.position = walk.next_after.map_or(Position::End, |next| Position::Replays(Some(next)));
-                Ok(walk.open)
+                // The window does not limit what is replayed.
+                Ok(Found { open: walk.open, without_room: Vec::new() })
             }
-            Position::End => Ok(Vec::new()),
+            Position::End => Ok(Found::default()),
         }
     }
 

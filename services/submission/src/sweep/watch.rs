@@ -101,8 +101,8 @@ fn lost(seen: &Partitions, found: &Partitions) -> bool {
 
 async fn step(core: &Core, state: &mut Watch) -> Result<Progress, SweepError> {
     let Some(resync) = &mut state.walk else { return Ok(Progress::Idle) };
-    let open = resync.walk.step(&core.store, core.clock.now(), core.config.sweep.rows()).await?;
-    let (waiting, running): (Vec<_>, Vec<_>) = open.iter().partition(|task| waits(task));
+    let found = resync.walk.step(&core.store, core.clock.now(), core.config.sweep.rows()).await?;
+    let (waiting, running): (Vec<_>, Vec<_>) = found.open.iter().partition(|task| waits(task));
     let room = OPEN_RUNS.saturating_sub(resync.open_runs.len());
     resync.open_runs.extend(running.iter().map(|task| task.entry.task).take(room));
     offer_missing(core, "resync", &waiting).await?;

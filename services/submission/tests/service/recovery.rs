@@ -149,6 +149,34 @@ async fn what_is_due_late_waits_in_sql_until_the_horizon() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waits_for_room_expires_all_the_same() {
+    let mut config = config();
+    config.sweep.audit_rest = Duration::from_millis(50);
+    config.sweep.audit_min_age = Duration::ZERO;
+    let system = start(config).await;
+    system.dispatcher.state().window_full = true;
+    let start_timeout = Some(prost_types::Duration { seconds: 1, nanos: 0 });
+    let id = system.submit(TaskSpec { start_timeout, ..echo() }).await;
+    let waits = async || (system.get(&id).await.wait_reason() == WaitReason::Room).then_some(());
+    wait_for("the agenda", PATIENCE, waits).await.expect("in time");
+    system.reaches(&id, TaskState::Expired).await;
+    assert_eq!(system.get(&id).await.error.expect("why").kind, "START_TIMEOUT");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_handed_out_late_expires_without_the_audit() {
+    let system = start(oxcart_submission::Config { horizon: Duration::from_millis(500), ..config() }).await;
+    let duration = |seconds| Some(prost_types::Duration { seconds, nanos: 0 });
+    let task = TaskSpec { start: duration(1).map(Start::Delay), start_timeout: duration(1), ..echo() };
+    let id = system.submit(task).await;
+    assert_eq!(system.get(&id).await.wait_reason(), WaitReason::Time);
+    system.handed_off(&id).await;
+    system.reaches(&id, TaskState::Expired).await;
+    let task = system.get(&id).await;
+    assert_eq!((task.error.expect("why").kind.as_str(), task.attempt), ("START_TIMEOUT", 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_audit_ends_what_is_in_quarantine_also_when_a_run_is_open() {
     let mut config = config();
     config.sweep.audit_rest = Duration::from_millis(50);

@@ -74,6 +74,13 @@ async fn attempts_that_take_too_long_are_stopped() {
         rig.dispatcher.grant(id, 1);
         assert_eq!(kind(&rig.wait_state(id, TaskState::Failed).await), "TIMEOUT");
     }
+    // Neither says that it is at work.
+    let heartbeat_timeout = Some(Duration::from_millis(50));
+    for (name, input) in [("sleep", r#"{"ms":60000}"#), ("gated", "null")] {
+        let id = rig.submit(oxcart_types::TaskSpec { heartbeat_timeout, ..Rig::spec(name, input, 1) }).await;
+        rig.dispatcher.grant(id, 1);
+        assert_eq!(kind(&rig.wait_state(id, TaskState::Failed).await), "HEARTBEAT_TIMEOUT");
+    }
     rig.stop().await;
 }
 
@@ -174,7 +181,8 @@ async fn what_cannot_start_is_given_back_closed_or_dropped() {
     let expired = rig.submit(oxcart_types::TaskSpec { expires_at: at(-1), ..Rig::spec("echo", "1", 1) }).await;
     rig.dispatcher.grant(expired, 1);
     assert_eq!(rig.settles(expired, 1).await, ["dropped TASK_STATE_EXPIRED"]);
-    assert_eq!(rig.record(expired).await.state, TaskState::Expired);
+    let record = rig.record(expired).await;
+    assert_eq!((record.state, kind(&record)), (TaskState::Expired, "EXPIRED"));
     let early = rig.submit(oxcart_types::TaskSpec { run_at: at(60), ..Rig::spec("echo", "1", 1) }).await;
     rig.dispatcher.grant(early, 1);
     assert_eq!(rig.settles(early, 1).await, ["released next 1 uncounted true"]);

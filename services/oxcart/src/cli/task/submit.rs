@@ -45,9 +45,18 @@ pub(crate) struct SpecArgs {
     /// Do not start before this instant
     #[arg(long, value_parser = args::instant, value_name = "TIME")]
     at: Option<Timestamp>,
+    /// Do not start later than this after the earliest start
+    #[arg(long, value_parser = args::duration, value_name = "DURATION")]
+    start_timeout: Option<Duration>,
+    /// Do not start at or after this instant
+    #[arg(long, value_parser = args::instant, value_name = "TIME")]
+    expires_at: Option<Timestamp>,
     /// Limit of one attempt
     #[arg(long, value_parser = args::duration, value_name = "DURATION", allow_hyphen_values = true)]
     timeout: Option<Duration>,
+    /// Longest silence of the handler
+    #[arg(long, value_parser = args::duration, value_name = "DURATION")]
+    heartbeat_timeout: Option<Duration>,
     /// Limit over all attempts
     #[arg(long, value_parser = args::duration, value_name = "DURATION", allow_hyphen_values = true)]
     deadline: Option<Duration>,
@@ -77,7 +86,10 @@ impl SpecArgs {
             priority: self.priority,
             tags: self.tags,
             start,
+            expires_at: self.expires_at.map(to_timestamp),
+            start_timeout: self.start_timeout.map(to_duration),
             timeout: self.timeout.map(to_duration),
+            heartbeat_timeout: self.heartbeat_timeout.map(to_duration),
             deadline: self.deadline.map(to_duration),
             retry_policy,
             idempotency_key: self.key.unwrap_or_default(),
