@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::retry_budget::Allowance;
+
 /// Settings of the dispatcher. Durations are written like `10s` or `250ms`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -54,8 +56,27 @@ pub struct Config {
     /// A journal stream that has nothing to say sends a sign of life this often.
     #[serde(with = "oxcart_service::config::duration")]
     pub journal_progress: Duration,
+    /// Share of a queue's grants, in percent, that may be retries; beyond it, and beyond the floor, backoffs are stretched. 0 for
+    /// no budget.
+    pub retry_share_percent: u32,
+    /// Retries of a queue per second that are not stretched, whatever it grants.
+    pub retry_floor_per_second: u32,
+    /// Longest time that the budget adds to a backoff.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub retry_stretch: Duration,
     /// Entries that a partition holds at most, as the engine has it: told by `GetQueueInfo`.
     pub window: u64,
+}
+
+impl Config {
+    /// What the retry budget of a queue allows.
+    pub(crate) fn retry_allowance(&self) -> Allowance {
+        Allowance {
+            share: f64::from(self.retry_share_percent) / 100.0,
+            floor: f64::from(self.retry_floor_per_second),
+            max_stretch: self.retry_stretch,
+        }
+    }
 }
 
 impl Default for Config {
@@ -79,6 +100,9 @@ impl Default for Config {
             max_journal_readers: 320,
             journal_poll: Duration::from_millis(500),
             journal_progress: Duration::from_secs(15),
+            retry_share_percent: 20,
+            retry_floor_per_second: 10,
+            retry_stretch: Duration::from_secs(120),
             window: 100_000,
         }
     }

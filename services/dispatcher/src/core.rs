@@ -21,6 +21,7 @@ use crate::{
     error::DispatcherError,
     metrics::DispatcherMetrics,
     partition::Lane,
+    retry_budget::RetryBudgets,
     session::{Sessions, Unheard},
 };
 
@@ -34,6 +35,7 @@ pub(crate) struct Core {
     /// Metrics of the process, where reconcilers are counted.
     process: Metrics,
     pub(crate) sessions: Sessions,
+    pub(crate) retry_budgets: RetryBudgets,
     /// Cancels that wait for their holders.
     pub(crate) unheard: Unheard,
     /// Cancelled first: no new grants, sessions are sent elsewhere.
@@ -60,6 +62,7 @@ impl Core {
         process: Metrics,
     ) -> Arc<Self> {
         let metrics = DispatcherMetrics::register(&process);
+        let retry_budgets = RetryBudgets::new(config.retry_allowance(), config.max_partitions);
         let sessions = Sessions::new(config.max_sessions, metrics.sessions.clone());
         let unheard = Unheard::new(config.lease_ttl);
         Arc::new(Self {
@@ -70,6 +73,7 @@ impl Core {
             metrics,
             process,
             sessions,
+            retry_budgets,
             unheard,
             draining: CancellationToken::new(),
             tasks: TaskTracker::new(),

@@ -9,6 +9,7 @@
 //! * `grpc`: the contracts, one file per service: decode, call, encode.
 //! * `session`: what a worker may be granted and what it holds.
 //! * `partition`: coalesced engine calls, the granter and the reconciler of each queue partition.
+//! * `retry_budget`: how many of a queue's grants may be retries.
 //! * `journal`: the resumable stream of transitions.
 
 mod config;
@@ -18,6 +19,7 @@ mod grpc;
 mod journal;
 mod metrics;
 mod partition;
+mod retry_budget;
 mod service;
 mod session;
 

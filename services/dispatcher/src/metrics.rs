@@ -72,7 +72,7 @@ pub(crate) struct Operation {
 const OUTCOMES: [&str; 6] = ["done", "failed", "cancelled", "dropped", "retried", "released"];
 const LEASE_STATUSES: [&str; 4] = ["ok", "adopted", "unknown", "lost"];
 const ENQUEUE_STATUSES: [&str; 5] = ["created", "exists", "older", "superseded", "window_full"];
-const DECISIONS: [&str; 2] = ["retry", "fail"];
+const DECISIONS: [&str; 3] = ["retry", "stretched", "fail"];
 const OPERATIONS: [&str; 13] = [
     "enqueue",
     "lease",

@@ -97,6 +97,7 @@ impl Granter {
                     self.core.metrics.grants.inc_by(part.len() as u64);
                     let again = part.iter().filter(|grant| grant.deliveries > 1).count();
                     self.core.metrics.redeliveries.inc_by(again as u64);
+                    self.core.retry_budgets.granted(queue, part.len(), tokio::time::Instant::now());
                 }
                 Err(_) => {
                     session.uncount(part.iter().map(|grant| &grant.token));
