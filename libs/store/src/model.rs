@@ -310,7 +310,7 @@ pub struct TakeOver {
 /// What became of a takeover.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TakeOverOutcome {
-    /// The run is over, by me: LOST, FAILED when its attempts are used up, CANCELLED when a cancel was asked for.
+    /// The run is over, by me: LOST, FAILED when its attempts or crashes are used up, CANCELLED when a cancel was asked for.
     Ended(EndKind),
     /// The run shows life: not yet.
     TooYoung,

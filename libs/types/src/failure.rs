@@ -21,8 +21,10 @@ impl FailureKind {
     pub const EXPIRED: &'static str = "EXPIRED";
     /// The worker vanished.
     pub const LEASE_LOST: &'static str = "LEASE_LOST";
-    /// Given out too often without a start.
+    /// Given out too often without a start, or lost with its workers too often.
     pub const POISON: &'static str = "POISON";
+    /// The handler gave the task back too often.
+    pub const RELEASE_LIMIT: &'static str = "RELEASE_LIMIT";
     /// The payload is not what the handler takes.
     pub const INVALID_PAYLOAD: &'static str = "INVALID_PAYLOAD";
     /// The result is over its limit.

@@ -17,6 +17,7 @@ pub struct RetryPolicy {
     max_backoff: Duration,
     jitter: f64,
     non_retryable_kinds: Vec<FailureKind>,
+    max_crashes: u32,
 }
 
 /// The parts of a [`RetryPolicy`] before they are checked; `None` takes the default.
@@ -34,6 +35,8 @@ pub struct RetryPolicyParts {
     pub jitter: Option<f64>,
     /// Kinds of failures that end the task at once.
     pub non_retryable_kinds: Vec<String>,
+    /// Runs that may be lost with their workers, the last one ends the task.
+    pub max_crashes: Option<i64>,
 }
 
 impl Default for RetryPolicy {
@@ -46,6 +49,7 @@ impl Default for RetryPolicy {
             max_backoff: Duration::from_secs(3600),
             jitter: 0.1,
             non_retryable_kinds: Vec::new(),
+            max_crashes: 5,
         }
     }
 }
@@ -101,9 +105,16 @@ impl RetryPolicy {
                 );
             }
         }
+        let max_crashes = match parts.max_crashes {
+            None => defaults.max_crashes,
+            Some(n) => u32::try_from(n).ok().filter(|n| (1..=Limits::MAX_ATTEMPTS).contains(n)).unwrap_or_else(|| {
+                bad.add("max_crashes", reason::FIELD_INVALID, format!("is {n}; 1 to {} are allowed", Limits::MAX_ATTEMPTS));
+                1
+            }),
+        };
         bad.check()?;
         let non_retryable_kinds = parts.non_retryable_kinds.into_iter().map(FailureKind::new).collect();
-        Ok(Self { max_attempts, initial_backoff, multiplier, max_backoff, jitter, non_retryable_kinds })
+        Ok(Self { max_attempts, initial_backoff, multiplier, max_backoff, jitter, non_retryable_kinds, max_crashes })
     }
 
     /// The same policy with another number of counted starts, within its bounds.
@@ -141,6 +152,27 @@ impl RetryPolicy {
     #[must_use]
     pub const fn jitter(&self) -> f64 {
         self.jitter
+    }
+
+    /// Runs that may be lost with their workers, counted apart from failures: the last one ends the task as poison, whatever
+    /// attempts are left.
+    #[must_use]
+    pub const fn max_crashes(&self) -> u32 {
+        self.max_crashes
+    }
+
+    /// The policy as it goes into the digests of requests. Those are stored: what came later is added only where it is not the
+    /// default.
+    pub(crate) fn digest_text(&self) -> String {
+        let Self { max_attempts, initial_backoff, multiplier, max_backoff, jitter, non_retryable_kinds, max_crashes } = self;
+        let mut text = format!(
+            "RetryPolicy {{ max_attempts: {max_attempts:?}, initial_backoff: {initial_backoff:?}, multiplier: {multiplier:?}, \
+             max_backoff: {max_backoff:?}, jitter: {jitter:?}, non_retryable_kinds: {non_retryable_kinds:?} }}"
+        );
+        if *max_crashes != Self::default().max_crashes {
+            text.push_str(&format!(" max_crashes: {max_crashes}"));
+        }
+        text
     }
 
     /// Kinds of failures that end the task at once.
@@ -216,10 +248,14 @@ mod tests {
             max_backoff: Some(Duration::from_secs(1)),
             jitter: Some(-0.1),
             non_retryable_kinds: vec![String::new()],
+            max_crashes: Some(1001),
         };
         let bad = RetryPolicy::new(parts).expect_err("all wrong");
         let fields: Vec<_> = bad.as_slice().iter().map(|v| v.field.as_str()).collect();
-        assert_eq!(fields, ["max_attempts", "initial_backoff", "backoff_multiplier", "jitter", "non_retryable_kinds[0]"]);
+        assert_eq!(
+            fields,
+            ["max_attempts", "initial_backoff", "backoff_multiplier", "jitter", "non_retryable_kinds[0]", "max_crashes"]
+        );
     }
 
     #[test]

@@ -136,9 +136,10 @@ impl TaskSpec {
             parts.add(key.as_bytes());
             parts.add(value.as_bytes());
         }
+        let retry = self.retry.digest_text();
         let rest = format!(
-            "{:?}{:?}{:?}{:?}{:?}{:?}{:?}",
-            self.run_at, self.expires_at, self.timeout, self.deadline, self.retry, self.idempotency, self.fairness_key
+            "{:?}{:?}{:?}{:?}{retry}{:?}{:?}",
+            self.run_at, self.expires_at, self.timeout, self.deadline, self.idempotency, self.fairness_key
         );
         parts.add(rest.as_bytes());
         // What came later counts only where it is used, so that the digests of what is stored stay what they are.
@@ -264,9 +265,11 @@ mod tests {
     fn the_digest_of_a_stored_task_stays_what_it_was() {
         let hex = spec().digest().map(|byte| format!("{byte:02x}")).concat();
         assert_eq!(hex, "b42921f45535b7e4ae6771f3127aef1e");
+        let crashes = crate::retry::RetryPolicyParts { max_crashes: Some(1), ..Default::default() };
         for changed in [
             TaskSpec { start_timeout: Some(Duration::from_secs(1)), ..spec() },
             TaskSpec { heartbeat_timeout: Some(Duration::from_secs(1)), ..spec() },
+            TaskSpec { retry: RetryPolicy::new(crashes).expect("a policy"), ..spec() },
         ] {
             assert_ne!(changed.digest(), spec().digest());
         }

@@ -28,6 +28,8 @@ pub(crate) struct Attempt {
     pub(crate) name: TaskName,
     /// Counted starts, this one included.
     pub(crate) number: u32,
+    /// Runs of the budget in force that were given back before.
+    pub(crate) releases: u32,
     /// The task's policy.
     pub(crate) retry: RetryPolicy,
     /// When the task must have ended.
@@ -71,6 +73,7 @@ pub(crate) struct NewAttempt {
     pub(crate) grant: Grant,
     pub(crate) name: TaskName,
     pub(crate) number: u32,
+    pub(crate) releases: u32,
     pub(crate) retry: RetryPolicy,
     pub(crate) deadline_at: Option<Timestamp>,
     pub(crate) timeout: Option<Duration>,
@@ -85,6 +88,7 @@ impl Attempt {
             grant: new.grant,
             name: new.name,
             number: new.number,
+            releases: new.releases,
             retry: new.retry,
             deadline_at: new.deadline_at,
             timeout: new.timeout,
@@ -199,6 +203,7 @@ mod tests {
             grant,
             name: "beats".parse().expect("a name"),
             number: 1,
+            releases: 0,
             retry: RetryPolicy::default(),
             deadline_at: None,
             timeout: None,

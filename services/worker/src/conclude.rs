@@ -34,13 +34,22 @@ pub(crate) enum Outcome {
     Aborted,
 }
 
+/// What a handler may do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Bounds {
+    /// Bytes of a result at most.
+    pub(crate) result_bytes: usize,
+    /// It may give the task back once more.
+    pub(crate) may_release: bool,
+}
+
 /// What a run comes to. A success stands, whatever was asked meanwhile: the work is done.
-pub(crate) fn conclude(outcome: Outcome, stop: Option<&StopReason>, max_result_bytes: usize) -> Conclusion {
+pub(crate) fn conclude(outcome: Outcome, stop: Option<&StopReason>, bounds: Bounds) -> Conclusion {
     let error = match outcome {
-        Outcome::Returned(Ok(result)) if result.as_bytes().len() > max_result_bytes => {
+        Outcome::Returned(Ok(result)) if result.as_bytes().len() > bounds.result_bytes => {
             let size = result.as_bytes().len();
             return Conclusion::Failed(
-                TaskError::fatal(format!("the result has {size} bytes; at most {max_result_bytes} are allowed"))
+                TaskError::fatal(format!("the result has {size} bytes; at most {} are allowed", bounds.result_bytes))
                     .kind(FailureKind::RESULT_TOO_LARGE),
             );
         }
@@ -69,6 +78,14 @@ pub(crate) fn conclude(outcome: Outcome, stop: Option<&StopReason>, max_result_b
             Some(error) => match error.class() {
                 Class::Retryable | Class::Fatal => Conclusion::Failed(error),
                 Class::Cancelled => Conclusion::Cancelled(error),
+                // A task that is given back for ever would never end, and cost two rows each time.
+                Class::Released { .. } if !bounds.may_release => Conclusion::Failed(
+                    TaskError::retryable(format!(
+                        "the handler gave the task back too often; the last time it said: {}",
+                        error.message()
+                    ))
+                    .kind(FailureKind::RELEASE_LIMIT),
+                ),
                 Class::Released { delay } => Conclusion::Released { delay, reason: error.message().to_owned() },
             },
         },
@@ -82,6 +99,8 @@ fn released(reason: &str) -> Conclusion {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const BOUNDS: Bounds = Bounds { result_bytes: 100, may_release: true };
 
     fn cancelled() -> StopReason {
         StopReason::Cancelled { reason: "enough".to_owned() }
@@ -102,14 +121,18 @@ mod tests {
     #[test]
     fn a_success_stands() {
         for stop in STOPS() {
-            let conclusion = conclude(Outcome::Returned(Ok(Payload::null())), stop.as_ref(), 100);
+            let conclusion = conclude(Outcome::Returned(Ok(Payload::null())), stop.as_ref(), BOUNDS);
             assert_eq!(conclusion, Conclusion::Succeeded(Payload::null()), "{stop:?}");
         }
     }
 
     #[test]
     fn a_result_over_the_limit_fails_for_good() {
-        let Conclusion::Failed(error) = conclude(Outcome::Returned(Ok(Payload::null())), None, 3) else { panic!("4 bytes") };
+        let Conclusion::Failed(error) =
+            conclude(Outcome::Returned(Ok(Payload::null())), None, Bounds { result_bytes: 3, ..BOUNDS })
+        else {
+            panic!("4 bytes")
+        };
         assert_eq!((error.class(), error.kind_str()), (Class::Fatal, FailureKind::RESULT_TOO_LARGE));
     }
 
@@ -133,19 +156,27 @@ mod tests {
         ];
         for (stop, expected) in table {
             let returned = || Outcome::Returned(Err(TaskError::retryable("broken pipe")));
-            assert_eq!(name(conclude(returned(), stop.as_ref(), 100)), expected);
-            assert_eq!(name(conclude(Outcome::Aborted, stop.as_ref(), 100)), expected);
+            assert_eq!(name(conclude(returned(), stop.as_ref(), BOUNDS)), expected);
+            assert_eq!(name(conclude(Outcome::Aborted, stop.as_ref(), BOUNDS)), expected);
         }
-        assert_eq!(name(conclude(Outcome::Aborted, None, 100)), "released the handler was aborted");
+        assert_eq!(name(conclude(Outcome::Aborted, None, BOUNDS)), "released the handler was aborted");
     }
 
     #[test]
     fn without_a_reason_to_stop_the_handler_decides() {
         let delay = Duration::from_secs(3);
-        let conclude = |error: TaskError| conclude(Outcome::Returned(Err(error)), None, 100);
+        let conclude = |error: TaskError| conclude(Outcome::Returned(Err(error)), None, BOUNDS);
         assert_eq!(conclude(TaskError::fatal("x")), Conclusion::Failed(TaskError::fatal("x")));
         assert_eq!(conclude(TaskError::retryable("x")), Conclusion::Failed(TaskError::retryable("x")));
         assert_eq!(conclude(TaskError::cancelled()), Conclusion::Cancelled(TaskError::cancelled()));
         assert_eq!(conclude(TaskError::released(delay, "busy")), Conclusion::Released { delay, reason: "busy".to_owned() });
+    }
+    #[test]
+    fn a_release_too_many_is_a_failure_of_its_own_kind_and_the_platforms_are_not_counted() {
+        let spent = Bounds { may_release: false, ..BOUNDS };
+        let released = || Outcome::Returned(Err(TaskError::released(Duration::ZERO, "busy")));
+        let Conclusion::Failed(error) = conclude(released(), None, spent) else { panic!("one too many") };
+        assert_eq!((error.class(), error.kind_str()), (Class::Retryable, FailureKind::RELEASE_LIMIT));
+        assert!(matches!(conclude(released(), Some(&StopReason::Shutdown), spent), Conclusion::Released { .. }));
     }
 }

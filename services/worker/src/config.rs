@@ -39,6 +39,9 @@ pub struct Config {
     pub unknown_handler_delay: Duration,
     /// What becomes of running tasks when nobody can say whether their leases still hold.
     pub lease_uncertain: LeaseUncertain,
+    /// Times that a handler may give back a task, in one budget of attempts; a release beyond counts as a failed attempt of kind
+    /// `RELEASE_LIMIT`.
+    pub max_releases: u32,
     /// Bytes of a result at most; up to 1 MiB.
     pub max_result_bytes: usize,
     /// The built-in handlers.
@@ -61,6 +64,7 @@ impl Default for Config {
             abort_grace: Duration::from_secs(5),
             unknown_handler_delay: Duration::from_secs(5),
             lease_uncertain: LeaseUncertain::Verify,
+            max_releases: 1000,
             max_result_bytes: 256 * 1024,
             builtin: BuiltinConfig::default(),
         }

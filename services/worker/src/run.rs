@@ -9,7 +9,7 @@ use tracing::{Instrument as _, field};
 
 use crate::{
     attempt::Attempt,
-    conclude::{Conclusion, Outcome, conclude},
+    conclude::{Bounds, Conclusion, Outcome, conclude},
     core::Core,
     refusal::until,
 };
@@ -162,7 +162,9 @@ pub(crate) fn conclude_unentered(core: &Arc<Core>, attempt: &Arc<Attempt>, concl
 fn conclude_once(core: &Arc<Core>, attempt: &Arc<Attempt>, outcome: Outcome, told: Option<(HandlerEntry, TaskContext)>) {
     if attempt.claim_conclusion() {
         core.meters.run_seconds.observe(attempt.started.elapsed().as_secs_f64());
-        let conclusion = conclude(outcome, attempt.stop.reason(), core.config.max_result_bytes);
+        let bounds =
+            Bounds { result_bytes: core.config.max_result_bytes, may_release: attempt.releases < core.config.max_releases };
+        let conclusion = conclude(outcome, attempt.stop.reason(), bounds);
         send(core, Concluded { attempt: Arc::clone(attempt), conclusion, told });
     }
 }

@@ -276,6 +276,8 @@ impl Batch {
             key,
             name: spec.name.clone(),
             number,
+            // What was not counted of the runs before was given back.
+            releases: (key.run.get() - budget.map_or(0, |budget| budget.after.get())).saturating_sub(number),
             retry: spec.retry.clone(),
             deadline_at: spec.deadline_at(began_at),
             timeout: spec.timeout,

@@ -101,6 +101,7 @@ pub fn retry_policy(value: pb::RetryPolicy) -> Result<RetryPolicy, Violations> {
         max_backoff,
         jitter: Some(value.jitter),
         non_retryable_kinds: value.non_retryable_kinds,
+        max_crashes: (value.max_crashes != 0).then(|| i64::from(value.max_crashes)),
     };
     match RetryPolicy::new(parts) {
         Ok(policy) => bad.check().map(|()| policy),
@@ -124,6 +125,7 @@ pub fn to_retry_policy(policy: &RetryPolicy) -> pb::RetryPolicy {
         max_backoff: Some(scalar::to_duration(policy.max_backoff())),
         jitter: policy.jitter(),
         non_retryable_kinds: policy.non_retryable_kinds().iter().map(|kind| kind.as_str().to_owned()).collect(),
+        max_crashes: scalar::to_count(policy.max_crashes()),
     }
 }
 

@@ -122,6 +122,12 @@ impl TaskBuilder {
         self
     }
 
+    /// Runs that may be lost with their workers; the last one ends the task as poison, whatever attempts are left.
+    pub fn max_crashes(mut self, crashes: u32) -> Self {
+        self.policy().max_crashes = scalar::to_count(crashes);
+        self
+    }
+
     /// Backoff before the second attempt, and the factor from one to the next.
     pub fn backoff(mut self, initial: Duration, multiplier: f64) -> Self {
         let policy = self.policy();

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use diesel::{
     QueryableByName,
-    sql_types::{Binary, Integer, Timestamp as SqlTimestamp},
+    sql_types::{BigInt, Binary, Integer, Nullable, Text, Timestamp as SqlTimestamp},
 };
 use diesel_async::RunQueryDsl as _;
 use oxcart_types::{EndKind, Failure, FailureKind, Run, TaskId, Timestamp};
@@ -17,9 +17,13 @@ use super::{
 };
 use crate::{
     Cancel, RunKey, TakeOver, TakeOverOutcome,
+    codes::Coded as _,
     columns::{self, Id16},
     fault::Step,
-    rows::chain::{EndFacts, EndRow, StartSlot},
+    rows::{
+        chain::{EndFacts, EndRow, StartSlot},
+        spec::read_retry,
+    },
 };
 
 /// Ends runs of vanished workers; see [`crate::Store::take_over`].
@@ -28,7 +32,7 @@ pub(crate) async fn take_over(conn: &mut Conn, wanted: &[TakeOver], now: Timesta
     let ids: Vec<TaskId> = wanted.iter().map(|run| run.task).collect();
     let starts = slots::starts(conn, &runs, dialect::SHARE).await?;
     let seen = last_seen(conn, &ids).await?;
-    let limits = attempt_limits(conn, &ids).await?;
+    let losses = losses(conn, &ids).await?;
     let cancels = cancels::cancels(conn, &ids).await?;
 
     let silent = |run: &TakeOver, start: &StartSlot| {
@@ -37,8 +41,7 @@ pub(crate) async fn take_over(conn: &mut Conn, wanted: &[TakeOver], now: Timesta
     let mut rows = Vec::new();
     for run in wanted {
         let Some(start) = starts.get(&(run.task, run.run)).filter(|start| start.begun() && silent(run, start)) else { continue };
-        let used_up = limits.get(&run.task).is_none_or(|max| start.attempt().is_ok_and(|attempt| attempt >= *max));
-        rows.push(row(run, start.attempt()?, used_up, cancels.get(&run.task), now)?);
+        rows.push(row(run, start.attempt()?, losses.get(&run.task).copied(), cancels.get(&run.task), now)?);
     }
     end::insert(conn, rows).await?;
 
@@ -55,12 +58,18 @@ pub(crate) async fn take_over(conn: &mut Conn, wanted: &[TakeOver], now: Timesta
     Ok(outcomes)
 }
 
-fn row(run: &TakeOver, attempt: u32, used_up: bool, cancel: Option<&Cancel>, now: Timestamp) -> Step<EndRow> {
+fn row(run: &TakeOver, attempt: u32, losses: Option<Losses>, cancel: Option<&Cancel>, now: Timestamp) -> Step<EndRow> {
     let lost = Failure::new(FailureKind::LEASE_LOST, "the worker of this run has vanished");
-    let (kind, failure) = match (cancel, used_up) {
+    let (kind, failure) = match (cancel, losses) {
         (Some(cancel), _) => (EndKind::Cancelled, cancelled(cancel, Some(&lost))),
-        (None, true) => (EndKind::Failed, lost),
-        (None, false) => (EndKind::Lost, lost),
+        // Nothing is known of the task: it goes no further.
+        (None, None) => (EndKind::Failed, lost),
+        (None, Some(losses)) if attempt >= losses.max_attempts => (EndKind::Failed, lost),
+        (None, Some(losses)) if losses.crashes + 1 >= losses.max_crashes => {
+            let message = format!("the workers of {} runs have vanished; the task is taken for what made them", losses.crashes + 1);
+            (EndKind::Failed, Failure::new(FailureKind::POISON, message).fatal())
+        }
+        (None, Some(_)) => (EndKind::Lost, lost),
     };
     Ok(EndRow::encode(EndFacts {
         task: run.task,
@@ -101,22 +110,51 @@ struct LimitRow {
     id: Id16,
     #[diesel(sql_type = Integer)]
     max_attempts: i32,
+    #[diesel(sql_type = Nullable<Text>)]
+    retry: Option<String>,
 }
 
-/// Counted starts that tasks may have in the budgets in force.
-async fn attempt_limits(conn: &mut Conn, ids: &[TaskId]) -> Step<HashMap<TaskId, u32>> {
-    let mut limits = HashMap::new();
+#[derive(Debug, QueryableByName)]
+struct CrashRow {
+    #[diesel(sql_type = Binary)]
+    task: Id16,
+    #[diesel(sql_type = BigInt)]
+    crashes: i64,
+}
+
+/// What a task may lose in the budget in force, and what it has lost.
+#[derive(Debug, Clone, Copy)]
+struct Losses {
+    max_attempts: u32,
+    max_crashes: u32,
+    crashes: u32,
+}
+
+async fn losses(conn: &mut Conn, ids: &[TaskId]) -> Step<HashMap<TaskId, Losses>> {
+    let mut losses = HashMap::new();
     for ids in sorted_ids(ids.iter().copied()).chunks(CHUNK) {
-        for row in with_ids("SELECT id, max_attempts FROM tasks WHERE id IN ({ids})", ids).load::<LimitRow>(conn).await? {
-            limits.insert(row.id.into(), columns::read_count(row.max_attempts)?);
+        for row in with_ids("SELECT id, max_attempts, retry FROM tasks WHERE id IN ({ids})", ids).load::<LimitRow>(conn).await? {
+            let policy = read_retry(row.max_attempts, row.retry.as_deref())?;
+            let limits = Losses { max_attempts: policy.max_attempts(), max_crashes: policy.max_crashes(), crashes: 0 };
+            losses.insert(TaskId::from(row.id), limits);
         }
         for (task, budget) in replay::budgets(conn, ids).await? {
-            if let Some(attempts) = budget.max_attempts {
-                limits.insert(task, attempts);
+            if let (Some(losses), Some(attempts)) = (losses.get_mut(&task), budget.max_attempts) {
+                losses.max_attempts = attempts;
+            }
+        }
+        let sql = format!(
+            "SELECT e.task, COUNT(*) AS crashes FROM ends e WHERE e.task IN ({{ids}}) AND e.kind = {} \
+             AND e.run > COALESCE((SELECT MAX(r.run) FROM replays r WHERE r.task = e.task), 0) GROUP BY e.task",
+            EndKind::Lost.code()
+        );
+        for row in with_ids(&sql, ids).load::<CrashRow>(conn).await? {
+            if let Some(losses) = losses.get_mut(&TaskId::from(row.task)) {
+                losses.crashes = u32::try_from(row.crashes).unwrap_or(u32::MAX);
             }
         }
     }
-    Ok(limits)
+    Ok(losses)
 }
 
 /// Which runs are open and owned by their token; see [`crate::Store::still_mine`].

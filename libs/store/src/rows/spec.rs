@@ -116,12 +116,14 @@ pub(crate) fn retry_json(retry: &RetryPolicy) -> Result<Option<String>, StoreErr
         max_backoff_nanos: columns::nanos("retry", retry.max_backoff())?,
         jitter: retry.jitter().to_string(),
         non_retryable_kinds: retry.non_retryable_kinds().iter().map(|kind| kind.as_str().to_owned()).collect(),
+        max_crashes: Some(retry.max_crashes()).filter(|crashes| *crashes != default.max_crashes()),
     };
     let same = retry.initial_backoff() == default.initial_backoff()
         && retry.multiplier().to_bits() == default.multiplier().to_bits()
         && retry.max_backoff() == default.max_backoff()
         && retry.jitter().to_bits() == default.jitter().to_bits()
-        && retry.non_retryable_kinds().is_empty();
+        && retry.non_retryable_kinds().is_empty()
+        && parts.max_crashes.is_none();
     if same { Ok(None) } else { columns::fit("retry", json(&parts)?, columns::TEXT_BYTES).map(Some) }
 }
 
@@ -133,6 +135,9 @@ struct RetryColumn {
     max_backoff_nanos: i64,
     jitter: String,
     non_retryable_kinds: Vec<String>,
+    /// Left out where it is the default, as rows that are older than it have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    max_crashes: Option<u32>,
 }
 
 fn json<T: Serialize>(value: &T) -> Result<String, StoreError> {
@@ -231,7 +236,8 @@ pub(crate) fn read_priority(number: i16) -> Result<Priority, StoreError> {
     Priority::try_from(i64::from(number)).map_err(|error| StoreError::Corrupt(error.to_string()))
 }
 
-fn read_retry(max_attempts: i32, column: Option<&str>) -> Result<RetryPolicy, StoreError> {
+/// A retry policy from its columns.
+pub(crate) fn read_retry(max_attempts: i32, column: Option<&str>) -> Result<RetryPolicy, StoreError> {
     let max_attempts = Some(i64::from(max_attempts));
     let parts = match column {
         None => RetryPolicyParts { max_attempts, ..RetryPolicyParts::default() },
@@ -245,6 +251,7 @@ fn read_retry(max_attempts: i32, column: Option<&str>) -> Result<RetryPolicy, St
                 max_backoff: Some(columns::read_nanos(column.max_backoff_nanos)?),
                 jitter: Some(number(&column.jitter)?),
                 non_retryable_kinds: column.non_retryable_kinds,
+                max_crashes: column.max_crashes.map(i64::from),
             }
         }
     };

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use oxcart_store::{EndOutcome, Live, Progress, RunKey, StartOutcome, TakeOver, TakeOverOutcome};
-use oxcart_types::{EndKind, Failure, Limits, Payload, StartBy, TaskState, TimeLimit, WorkerId};
+use oxcart_types::{
+    EndKind, Failure, Limits, Payload, RetryPolicy, StartBy, TaskState, TimeLimit, WorkerId, retry::RetryPolicyParts,
+};
 use rstest::rstest;
 
-use crate::support::{Database, Fixture, at, attempts, cancel, end, run, start, task, task_id, task_with, token};
+use crate::support::{Database, Fixture, at, attempts, cancel, end, replay, run, start, task, task_id, task_with, token};
 
 const FIRST: StartOutcome = StartOutcome::Started { attempt: 1, checkpoint: None, budget: None };
 
@@ -315,7 +317,9 @@ async fn tasks_are_loaded_as_they_were_submitted(#[values(Database::MariaDb, Dat
         spec.metadata = [("traceparent".to_owned(), "00-1".to_owned()), ("ü".to_owned(), "\u{0}\"'\\".to_owned())].into();
         spec.run_at = Some(at(0) + TimeDelta::microseconds(123_456));
         spec.expires_at = Some(at(5) + TimeDelta::microseconds(1));
+        spec.start_timeout = Some(Limits::HORIZON);
         spec.timeout = Some(Duration::from_nanos(1_500_000_001));
+        spec.heartbeat_timeout = Some(Duration::from_nanos(7));
         spec.deadline = Some(Limits::DEADLINE);
         spec.retry = oxcart_types::RetryPolicy::new(oxcart_types::retry::RetryPolicyParts {
             max_attempts: Some(1000),
@@ -324,6 +328,7 @@ async fn tasks_are_loaded_as_they_were_submitted(#[values(Database::MariaDb, Dat
             max_backoff: Some(Limits::BACKOFF),
             jitter: Some(1.0 / 3.0),
             non_retryable_kinds: vec!["BAD_INPUT".to_owned()],
+            max_crashes: Some(7),
         })
         .expect("a policy");
         spec.idempotency = Some(oxcart_types::Idempotency {
@@ -407,4 +412,30 @@ async fn no_step_loses_a_column(#[values(Database::MariaDb, Database::SqliteFile
     let last = oxcart_store::Cancel { reason: text(65_534), grace: Duration::from_nanos(1), ..cancel() };
     store.request_cancel(id, &last).await.expect("cancel");
     assert_eq!(store.get_one(id).await.cancel, Some(last));
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
+async fn crashes_are_counted_apart_from_failures(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
+    let store = Fixture::new(database).await;
+    let parts = RetryPolicyParts { max_attempts: Some(100), max_crashes: Some(2), ..RetryPolicyParts::default() };
+    let retry = RetryPolicy::new(parts).expect("a policy");
+    let id = store.submit_one(task_with(|spec| spec.retry = retry.clone())).await;
+    assert_eq!(store.load(&[id]).await.expect("load")[0].spec.retry, retry);
+    let lost = |number| TakeOver { task: id, run: run(number), by: token(), silent_since: at(1000) };
+    let crash = async |number: u32| {
+        store.begin(id, number, at(100)).await;
+        store.take_over(&[lost(number)], at(100)).await.expect("taken over").remove(0)
+    };
+    assert_eq!(crash(1).await, TakeOverOutcome::Ended(EndKind::Lost));
+    // A failure between does not forgive a crash, nor does it count as one.
+    let token = store.begin(id, 2, at(100)).await;
+    store.end_one(end(id, 2, token, EndKind::Retry), at(100)).await;
+    assert_eq!(crash(3).await, TakeOverOutcome::Ended(EndKind::Failed));
+    let record = store.get_one(id).await;
+    let failure = record.failure.expect("why");
+    assert_eq!((record.state, failure.kind.as_str(), failure.fatal), (TaskState::Failed, "POISON", true));
+    // A replay begins with a clean slate.
+    store.replay_one(replay(id), at(101)).await;
+    assert_eq!(crash(4).await, TakeOverOutcome::Ended(EndKind::Lost));
 }

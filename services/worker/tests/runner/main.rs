@@ -95,6 +95,16 @@ async fn a_release_costs_no_attempt() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_gives_back_for_ever_fails_in_the_end() {
+    let rig = Rig::start_with(oxcart_worker::Config { max_releases: 2, ..config() }, Dispatcher::default()).await;
+    let id = rig.run("never", "null", 2).await;
+    let record = rig.wait_state(id, TaskState::Failed).await;
+    assert_eq!(ends(&record), [EndKind::Released, EndKind::Released, EndKind::Retry, EndKind::Failed]);
+    assert_eq!(kind(&record), "RELEASE_LIMIT");
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_running_task_is_cancelled_by_notice_or_by_sql() {
     let rig = Rig::start().await;
     let cancel = Cancel { reason: "enough".to_owned(), requested_at: SystemClock.now(), grace: Duration::from_millis(50) };

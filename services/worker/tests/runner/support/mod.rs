@@ -92,6 +92,7 @@ fn handlers(gate: Arc<Notify>, entered: Arc<AtomicUsize>) -> Handlers {
     let releases = async |ctx: TaskContext, (): ()| -> TaskResult<u32> {
         if ctx.run().get() == 1 { Err(ctx.release(Duration::ZERO, "later")) } else { Ok(ctx.attempt()) }
     };
+    let never = async |ctx: TaskContext, (): ()| -> TaskResult { Err(ctx.release(Duration::ZERO, "not now")) };
     let steps = async |ctx: TaskContext, (): ()| -> TaskResult<u32> {
         match ctx.restore::<u32>()? {
             Some(step) => Ok(step),
@@ -114,6 +115,7 @@ fn handlers(gate: Arc<Notify>, entered: Arc<AtomicUsize>) -> Handlers {
         .and_then(|h| h.handle_fn("counts", counts))
         .and_then(|h| h.handle_fn("again", again))
         .and_then(|h| h.handle_fn("blocks", blocks))
+        .and_then(|h| h.handle_fn("never", never))
         .and_then(|h| h.handle_fn("panics", panics))
         .and_then(|h| h.handle_fn("releases", releases))
         .and_then(|h| h.handle_fn("steps", steps))
