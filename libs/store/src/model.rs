@@ -448,6 +448,32 @@ pub enum DeleteOutcome {
     NoTask,
 }
 
+// ---- retention -----------------------------------------------------------------------------------------------------------
+
+/// A step of a walk that drops what ended long ago.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RetentionStep {
+    /// Go on after this task; from the first when `None`.
+    pub after: Option<TaskId>,
+    /// Only tasks with smaller ids.
+    pub below: TaskId,
+    /// Drops what SUCCEEDED before; nothing that did when `None`.
+    pub succeeded_before: Option<Timestamp>,
+    /// Drops what FAILED, was CANCELLED or EXPIRED before; nothing that did when `None`.
+    pub others_before: Option<Timestamp>,
+    /// Tasks that the step looks at, at most.
+    pub limit: usize,
+}
+
+/// What a step of retention came to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dropped {
+    /// Tasks that are gone, with all that belonged to them.
+    pub tasks: usize,
+    /// Go on after this; `None` at the end.
+    pub next_after: Option<TaskId>,
+}
+
 // ---- listing -------------------------------------------------------------------------------------------------------------
 
 /// Which tasks to list; every part that is set must hold.

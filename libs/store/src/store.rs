@@ -271,6 +271,12 @@ impl Store {
         run!(self.write [] delete::delete(task))
     }
 
+    /// Drops tasks that ended long ago, with all that belongs to them, in one transaction: open and replayed ones stay, and so do
+    /// idempotency keys and request ids, whose life is their own.
+    pub async fn drop_finished(&self, step: RetentionStep) -> Result<Dropped, StoreError> {
+        run!(self.write [step] retention::drop_finished(&step))
+    }
+
     /// Reads tasks in the order asked; `None` for unknown ones.
     pub async fn get(&self, ids: &[TaskId], view: View) -> Result<Vec<Option<TaskRecord>>, StoreError> {
         let ids = ids.to_vec();

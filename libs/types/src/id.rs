@@ -4,7 +4,7 @@ use std::{fmt, str::FromStr};
 
 use uuid::Uuid;
 
-use crate::violation::Invalid;
+use crate::{clock::Timestamp, violation::Invalid};
 
 macro_rules! uuid_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -72,6 +72,19 @@ uuid_id! {
     /// A task. UUIDv7 when Oxcart makes it, so that ids order by time of submission.
     TaskId
 }
+impl TaskId {
+    /// The smallest UUIDv7 of the millisecond of `time`: ids that were made before are smaller.
+    #[must_use]
+    pub fn lowest_at(time: Timestamp) -> Self {
+        let millis = u64::try_from(time.timestamp_millis()).unwrap_or_default();
+        let mut bytes = [0; 16];
+        bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
+        bytes[6] = 0x70;
+        bytes[8] = 0x80;
+        Self::from_bytes(bytes)
+    }
+}
+
 uuid_id! {
     /// A worker process: random, new at every start of the process, the same over its reconnects.
     WorkerId
@@ -133,6 +146,15 @@ mod tests {
     fn an_id_reads_back_as_written() {
         let id = TaskId::from_uuid(Uuid::now_v7());
         assert_eq!(id.to_string().parse(), Ok(id));
+    }
+
+    #[test]
+    fn the_lowest_id_of_a_time_lies_below_all_that_are_made_then() {
+        let id = TaskId::from_uuid(Uuid::now_v7());
+        let (seconds, _) = id.as_uuid().get_timestamp().expect("UUIDv7").to_unix();
+        let made = Timestamp::from_timestamp(i64::try_from(seconds).expect("a time"), 0).expect("a time");
+        assert!(TaskId::lowest_at(made) <= id);
+        assert!(TaskId::lowest_at(made + chrono::TimeDelta::seconds(1)) > id);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub struct Config {
     pub recorder: RecorderConfig,
     /// The metrics of queues.
     pub queue_metrics: QueueMetricsConfig,
+    /// How long finished tasks are kept.
+    pub retention: RetentionConfig,
 }
 
 /// Configuration of the worker registry.
@@ -64,6 +66,40 @@ pub struct QueueMetricsConfig {
     pub max_queues: usize,
 }
 
+/// How long finished tasks are kept. Idempotency keys have a life of their own, which is not cut short.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionConfig {
+    /// A task that succeeded is dropped this long after its end; 0s keeps it for ever.
+    #[serde(with = "duration")]
+    pub succeeded_age: Duration,
+    /// A task that failed, expired or was cancelled is dropped this long after its end; 0s keeps it for ever.
+    #[serde(with = "duration")]
+    pub other_age: Duration,
+    /// Tasks that one step looks at, which is one transaction; at most 500.
+    pub step_tasks: usize,
+    /// Between two steps: with `step_tasks` the rate at which tasks are dropped.
+    #[serde(with = "duration")]
+    pub step_period: Duration,
+    /// From the end of one walk over what is old to the next.
+    #[serde(with = "duration")]
+    pub rest: Duration,
+}
+
+impl Default for RetentionConfig {
+    /// A month, at 5000 tasks a second.
+    fn default() -> Self {
+        const MONTH: Duration = Duration::from_secs(30 * 24 * 3600);
+        Self {
+            succeeded_age: MONTH,
+            other_age: MONTH,
+            step_tasks: 500,
+            step_period: Duration::from_millis(100),
+            rest: Duration::from_secs(600),
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -73,6 +109,7 @@ impl Default for Config {
             registry: RegistryConfig::default(),
             recorder: RecorderConfig::default(),
             queue_metrics: QueueMetricsConfig::default(),
+            retention: RetentionConfig::default(),
         }
     }
 }

@@ -18,6 +18,7 @@ mod queue_metrics;
 mod queues;
 mod recorder;
 mod registry;
+mod retention;
 mod service;
 mod watch;
 

@@ -31,6 +31,8 @@ const RECORDER_PENDING: &str = "recorder_pending_facts";
 const RECORDER_WATERMARK: &str = "recorder_watermark_timestamp_seconds";
 /// Gaps that watchers were told of: events that they did not get.
 const WATCH_GAPS: &str = "watch_gaps";
+/// Tasks that ended long ago and were dropped.
+const DROPPED_TASKS: &str = "retention_dropped_tasks";
 /// Watchers of events.
 const WATCHERS: &str = "watchers";
 /// Worker sessions at the last look.
@@ -48,6 +50,7 @@ pub(crate) struct MonitorMetrics {
     pub(crate) queues: QueueMetrics,
     recorder_pending: Gauge,
     recorder_watermark: Gauge,
+    pub(crate) dropped_tasks: Counter,
     facts: Family<FactLabels, Counter>,
     watchers: Gauge,
     sessions: Gauge,
@@ -80,6 +83,7 @@ impl MonitorMetrics {
             registry.register(RECORDER_WATERMARK, "Time up to which the recorder has read", this.recorder_watermark.clone());
             registry.register(WATCH_GAPS, "Gaps that watchers were told of", this.watch_gaps.clone());
             registry.register_collector(Box::new(this.queues.clone()));
+            registry.register(DROPPED_TASKS, "Tasks that ended long ago and were dropped", this.dropped_tasks.clone());
             registry.register(WATCHERS, "Watchers of events", this.watchers.clone());
             registry.register(SESSIONS, "Worker sessions at the last look", this.sessions.clone());
         });

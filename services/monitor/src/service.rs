@@ -26,6 +26,7 @@ use crate::{
     queue_metrics::Shown,
     recorder::Recorder,
     registry,
+    retention::Retention,
 };
 
 /// What the service needs from its process.
@@ -113,6 +114,15 @@ impl Monitor {
         });
     }
 
+    fn start_retention(&self, tracker: &TaskTracker, shutdown: CancellationToken) {
+        let spec = ReconcilerSpec { name: "retention", period: self.core.config.retention.rest, wake: Arc::new(Notify::new()) };
+        let (core, state) = (Arc::clone(&self.core), Arc::new(tokio::sync::Mutex::new(Retention::default())));
+        reconcile::spawn(spec, tracker, shutdown, &self.registry, move || {
+            let (core, state) = (Arc::clone(&core), Arc::clone(&state));
+            async move { state.lock().await.pass(&core).await }
+        });
+    }
+
     fn start_recorder(&self, tracker: &TaskTracker, shutdown: CancellationToken) {
         let recorder = Recorder {
             store: self.core.store.clone(),
@@ -153,6 +163,7 @@ impl Component for Monitor {
         self.start_registry(&tracker, shutdown.clone());
         self.start_queue_metrics(&tracker, shutdown.clone());
         self.start_recorder(&tracker, shutdown.clone());
+        self.start_retention(&tracker, shutdown.clone());
         tracker.close();
         shutdown.cancelled().await;
         self.core.stopping.cancel();

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::time::Duration;
+
 use oxcart_monitor::Config;
 use oxcart_proto::pb::{
     common::v1::{QueueSubscription, WorkerInfo, WorkerState},
@@ -141,6 +143,28 @@ async fn a_recorder_goes_on_at_its_cursor() {
     let fixture = Fixture::with(store, Config::default()).await;
     let opened = fixture.fake.opened.lock().unwrap()[0].clone();
     assert!(opened.after_cursor.is_empty() && opened.from_oldest, "{opened:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_ended_long_ago_is_dropped_and_the_rest_stays() {
+    let store = support::store().await;
+    let mut config = Config::default();
+    config.retention.succeeded_age = Duration::ZERO;
+    config.retention.other_age = Duration::from_secs(3600);
+    config.retention.rest = Duration::from_millis(50);
+    let fixture = Fixture::with(store, config).await;
+    let close = |task, kind, at| Close { task, run: None, kind, by: SystemIds.lease_token(), failure: Failure::new("X", "x"), at };
+    let made = |seconds: i64| TaskId::lowest_at(ago(7200 + seconds));
+    let open = fixture.submit_as(made(1), "echo", &[], ago(7200)).await;
+    let lately = fixture.submit_as(made(2), "echo", &[], ago(7200)).await;
+    fixture.store.close(&close(lately, EndKind::Failed, ago(10))).await.expect("closed");
+    let old = fixture.submit_as(made(3), "echo", &[], ago(7200)).await;
+    fixture.store.close(&close(old, EndKind::Failed, ago(7000))).await.expect("closed");
+    let gone = async || fixture.store.get(&[old], View::Basic).await.expect("read") == [None];
+    fixture.until("the old one is gone", gone).await;
+    for (task, state) in [(open, TaskState::Pending), (lately, TaskState::Failed)] {
+        assert_eq!(fixture.read(task).await.state, state);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -15,13 +15,18 @@ pub(crate) async fn delete(conn: &mut Conn, task: TaskId) -> Step<DeleteOutcome>
         Some(head) if head.terminal().is_none() => return Ok(DeleteOutcome::NotFinished),
         Some(_) => {}
     }
-    let id = Id16::from(task);
+    forget(conn, &[Id16::from(task)]).await?;
+    Ok(DeleteOutcome::Deleted)
+}
+
+/// Deletes all that belongs to tasks, at most [`CHUNK`](super::sql::CHUNK), which are locked. Their idempotency keys live on.
+pub(crate) async fn forget(conn: &mut Conn, tasks: &[Id16]) -> Step<()> {
     macro_rules! delete_from {
         ($($table:ident . $key:ident),*) => {
-            $(diesel::delete(schema::$table::table.filter(schema::$table::$key.eq(id))).execute(conn).await?;)*
+            $(diesel::delete(schema::$table::table.filter(schema::$table::$key.eq_any(tasks.to_vec()))).execute(conn).await?;)*
         };
     }
     // Starts before ends: whoever is about to write an end keeps the start, and is waited for.
     delete_from!(tasks.id, starts.task, ends.task, cancels.task, replays.task, live.task, task_tags.task, agenda.task);
-    Ok(DeleteOutcome::Deleted)
+    Ok(())
 }

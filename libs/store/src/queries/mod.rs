@@ -14,6 +14,7 @@ pub(crate) mod list;
 pub(crate) mod live;
 pub(crate) mod read;
 pub(crate) mod replay;
+pub(crate) mod retention;
 pub(crate) mod slots;
 pub(crate) mod sql;
 pub(crate) mod start;

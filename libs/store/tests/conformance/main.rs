@@ -11,6 +11,7 @@ mod model;
 mod random;
 mod reading;
 mod replaying;
+mod retaining;
 mod running;
 mod submitting;
 mod updating;

@@ -153,7 +153,11 @@ impl Fixture {
 
     /// Commits a task.
     pub(crate) async fn submit(&self, name: &str, tags: &[&str], at: Timestamp) -> TaskId {
-        let id = SystemIds.task_id();
+        self.submit_as(SystemIds.task_id(), name, tags, at).await
+    }
+
+    /// Commits a task of this id.
+    pub(crate) async fn submit_as(&self, id: TaskId, name: &str, tags: &[&str], at: Timestamp) -> TaskId {
         let mut tags: Vec<_> = tags.iter().map(|tag| tag.parse().expect("a tag")).collect();
         tags.sort();
         let spec = TaskSpec {

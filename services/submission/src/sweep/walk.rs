@@ -87,7 +87,7 @@ impl Walk {
 
     /// Moves the marks up to what was found open; for a walk that is over.
     pub(super) async fn move_marks(&self, store: &Store) -> Result<(), StoreError> {
-        let highest = id_at(self.lag);
+        let highest = TaskId::lowest_at(self.lag);
         let mark = self.first_open.map_or(highest, |open| predecessor(open).min(highest));
         store.set_cursor(TASKS, &mark.to_string()).await?;
         let mark = self.first_open_replay.map_or(self.lag, |open| open.min(self.lag));
@@ -100,16 +100,6 @@ const LOWEST: TaskId = TaskId::from_bytes([0; 16]);
 
 fn read_time(text: &str) -> Option<Timestamp> {
     chrono::NaiveDateTime::parse_from_str(text, TIME).ok().map(|time| time.and_utc())
-}
-
-/// The smallest UUIDv7 of a millisecond.
-fn id_at(time: Timestamp) -> TaskId {
-    let millis = u64::try_from(time.timestamp_millis()).unwrap_or_default();
-    let mut bytes = [0; 16];
-    bytes[..6].copy_from_slice(&millis.to_be_bytes()[2..]);
-    bytes[6] = 0x70;
-    bytes[8] = 0x80;
-    TaskId::from_bytes(bytes)
 }
 
 /// The id before, so that a walk that begins after it meets `id`.
@@ -127,10 +117,6 @@ mod tests {
     fn marks_lie_below_what_they_must_not_pass() {
         let id = SystemIds.task_id();
         assert!(predecessor(id) < id);
-        let (seconds, _) = id.as_uuid().get_timestamp().expect("UUIDv7").to_unix();
-        let made = Timestamp::from_timestamp(i64::try_from(seconds).expect("a time"), 0).expect("a time");
-        assert!(id_at(made) <= id);
-        assert!(id_at(made + chrono::TimeDelta::seconds(1)) > id);
     }
 
     #[test]
