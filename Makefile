@@ -1,5 +1,5 @@
 # make demo and make test are the two commands of the README; the rest is for people who work on Oxcart.
-.PHONY: help build demo test tools lint fmt bench chaos doc fuzz mutants
+.PHONY: help build demo test tools lint fmt bench chaos backlog doc fuzz mutants
 
 # The folder whose files `make demo` works on.
 DIR ?= .
@@ -8,6 +8,8 @@ ROWS ?=
 # SECONDS: 60 for a row of chaos, 600 for a target of `make fuzz`, when not set.
 SECONDS ?=
 SEED ?= 1
+# Tasks of `make backlog`.
+TASKS ?= 1000000
 
 help: ## This list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -42,6 +44,10 @@ bench: ## Micro benchmarks; whole systems are measured by `oxcart bench`
 chaos: tools ## Real processes under real faults: ROWS=K2,R1 SECONDS=60 SEED=1
 	cargo build --release -p oxcart -p oxcart-tests --bin oxcart --bin oxcart-chaos
 	target/release/oxcart-chaos run --seconds $(or $(SECONDS),60) --seed $(SEED) $(if $(ROWS),--rows $(ROWS))
+
+backlog: tools ## TASKS=1000000 in one queue with a window of 100,000
+	cargo build --release -p oxcart -p oxcart-tests --bin oxcart --bin oxcart-chaos
+	target/release/oxcart-chaos backlog --tasks $(TASKS)
 
 doc: ## API documentation, target/doc
 	RUSTDOCFLAGS='-D warnings' cargo doc --workspace --no-deps

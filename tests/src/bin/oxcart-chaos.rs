@@ -7,6 +7,7 @@ use std::{path::PathBuf, process::ExitCode, time::Duration};
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, Subcommand};
 use oxcart_tests::chaos::{
+    backlog,
     cluster::Programs,
     report::{self, Outcome},
     rows::{self, ROWS, Row},
@@ -24,6 +25,8 @@ struct Cli {
 enum Command {
     /// Runs rows of the table and prints what came of them
     Run(RunArgs),
+    /// L1: many more tasks in a queue than its window; Redis stays small, priorities hold
+    Backlog(BacklogArgs),
     /// Lists the rows
     List,
     /// The worker process of the tests
@@ -50,12 +53,26 @@ struct RunArgs {
     out: PathBuf,
 }
 
+#[derive(Debug, clap::Args)]
+struct BacklogArgs {
+    /// Tasks in all
+    #[arg(long, default_value_t = 1_000_000)]
+    tasks: u64,
+    /// Entries that the queue engine may hold
+    #[arg(long, default_value_t = 100_000)]
+    window: u64,
+    /// What priorities follow from
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let done = tokio::runtime::Builder::new_multi_thread().enable_all().build().context("no runtime").and_then(|runtime| {
         runtime.block_on(async {
             match cli.command {
                 Command::Run(args) => run(args).await,
+                Command::Backlog(args) => fill(args).await,
                 Command::List => {
                     ROWS.iter().for_each(|row| println!("{:4} {}", row.id, row.title));
                     Ok(true)
@@ -74,12 +91,27 @@ fn main() -> ExitCode {
     }
 }
 
+/// This program, and `oxcart` beside it or where it is said to be.
+fn programs(oxcart: Option<PathBuf>) -> Result<Programs> {
+    let chaos = std::env::current_exe()?;
+    let oxcart = oxcart.unwrap_or_else(|| chaos.with_file_name("oxcart"));
+    ensure!(oxcart.is_file(), "{} is not there: cargo build -p oxcart", oxcart.display());
+    Ok(Programs { oxcart, chaos })
+}
+
+/// True when nothing was broken.
+async fn fill(args: BacklogArgs) -> Result<bool> {
+    let backlog = backlog::Backlog { tasks: args.tasks, window: args.window, seed: args.seed };
+    let (outcome, peak) = Box::pin(backlog::run(programs(None)?, backlog)).await?;
+    outcome.violations.iter().for_each(|violation| eprintln!("  {violation}"));
+    println!("{} tasks in one queue, drained in {:.1} s", outcome.tasks, outcome.quiet_after_ms as f64 / 1000.0);
+    println!("the engine held {} entries at most, Redis {:.1} MB", peak.entries, peak.bytes as f64 / 1e6);
+    Ok(outcome.is_clean())
+}
+
 /// True when nothing was broken.
 async fn run(args: RunArgs) -> Result<bool> {
-    let chaos = std::env::current_exe()?;
-    let oxcart = args.oxcart.unwrap_or_else(|| chaos.with_file_name("oxcart"));
-    ensure!(oxcart.is_file(), "{} is not there: cargo build -p oxcart", oxcart.display());
-    let programs = Programs { oxcart, chaos };
+    let programs = programs(args.oxcart)?;
     std::fs::create_dir_all(&args.out)?;
     let mut outcomes: Vec<Outcome> = Vec::new();
     for row in chosen(&args.rows)? {

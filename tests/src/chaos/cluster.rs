@@ -88,8 +88,8 @@ pub struct Topology {
     pub redis: RedisOptions,
     /// A second Redis that follows the first.
     pub replica_of_redis: bool,
-    /// Lines of configuration after those of every cluster: `key = value` lines of [`Topology::section`].
-    pub settings: &'static [(&'static str, &'static str)],
+    /// Entries that the engine may hold of a queue; as configured when `None`.
+    pub window: Option<u64>,
 }
 
 impl Topology {
@@ -98,7 +98,7 @@ impl Topology {
         replicas: |service| if matches!(service, Service::Worker) { 3 } else { 2 },
         redis: RedisOptions { append_only: false, max_memory_mib: None },
         replica_of_redis: false,
-        settings: &[],
+        window: None,
     };
 }
 
@@ -202,14 +202,9 @@ impl Cluster {
 
     fn configure(&self, topology: &Topology, admin_url: &str) -> Result<()> {
         let mut settings: toml::Table = SHORT_LEASES.parse()?;
-        for (key, value) in topology.settings {
-            let (section, key) = key.rsplit_once('.').context("a setting without a section")?;
-            let mut table = &mut settings;
-            for part in section.split('.') {
-                table = table.entry(part).or_insert_with(|| toml::Table::new().into()).as_table_mut().context("no section")?;
-            }
-            let value: toml::Table = format!("value = {value}").parse()?;
-            table.insert(key.to_owned(), value["value"].clone());
+        if let Some(window) = topology.window {
+            let dispatcher = settings.get_mut("dispatcher").and_then(toml::Value::as_table_mut).context("a dispatcher")?;
+            dispatcher.insert("window".to_owned(), i64::try_from(window)?.into());
         }
         fs::write(self.config(), settings.to_string())?;
         let migrate = Command::new(&self.programs.oxcart)
@@ -386,6 +381,15 @@ impl Cluster {
     pub async fn entries(&self) -> Result<u64> {
         let script =
             "local n = 0 for _, k in ipairs(redis.call('KEYS', 'ox:*:[rdlq]')) do n = n + redis.call('ZCARD', k) end return n";
+        Ok(self.redis().command(&format!("EVAL \"{script}\" 0")).await?.parse()?)
+    }
+
+    /// Bytes of memory that Redis uses.
+    ///
+    /// # Errors
+    /// Redis does not answer.
+    pub async fn redis_bytes(&self) -> Result<u64> {
+        let script = "return tonumber(string.match(redis.call('INFO', 'memory'), 'used_memory:(%d+)'))";
         Ok(self.redis().command(&format!("EVAL \"{script}\" 0")).await?.parse()?)
     }
 

@@ -96,8 +96,7 @@ impl Fault {
             Self::FlushRedis => cluster.redis().flush_all().await?,
             Self::StaleFailover => cluster.cut_redis_replica().await?,
             Self::FillRedis => {
-                let used = "return tonumber(string.match(redis.call('INFO', 'memory'), 'used_memory:(%d+)'))";
-                let used = cluster.redis().command(&format!("EVAL \"{used}\" 0")).await?;
+                let used = cluster.redis_bytes().await?;
                 cluster.redis().command(&format!("CONFIG SET maxmemory {used}")).await?;
             }
             Self::RefuseRedisWrites => drop(cluster.redis().command("CONFIG SET min-replicas-to-write 3").await?),

@@ -18,7 +18,9 @@
 //! | [`record`] | the notes of handlers, in a file that survives their process |
 //! | [`scenario`] | load, faults, healing, checks |
 //! | [`report`] | what came of it, as a table and as JSON |
+//! | [`backlog`] | a queue with far more tasks than its window |
 
+pub mod backlog;
 pub mod client;
 pub mod cluster;
 pub mod fault;
