@@ -16,6 +16,8 @@ use crate::{admission::add, core::Core, dispatcher::Offered, handoff::no_room};
 const ROWS: usize = 500;
 /// A claimed row comes back after this, when its visitor vanished.
 const CLAIM: Duration = Duration::from_secs(30);
+/// A row whose entry the dispatcher did not take comes back after this: a short outage must not cost a task a whole claim.
+const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) async fn pass(core: Arc<Core>) -> Result<Progress, SweepError> {
     let now = core.clock.now();
@@ -46,15 +48,18 @@ pub(super) async fn pass(core: Arc<Core>) -> Result<Progress, SweepError> {
     Ok(if count == ROWS { Progress::More } else { Progress::Idle })
 }
 
-/// Offers tasks; their rows go, wait for the end of their time, or become the feeder's. Those that were not answered come back
-/// after the claim.
+/// Offers tasks; their rows go, wait for the end of their time, or become the feeder's. Those that were not taken come back soon.
 async fn offer(core: &Core, offers: Vec<(AgendaRow, OpenTask)>) -> Result<(), SweepError> {
     if offers.is_empty() {
         return Ok(());
     }
     let now = core.clock.now();
     let entries: Vec<Entry> = offers.iter().map(|(_, task)| task.entry.clone()).collect();
-    let answers = core.dispatcher.enqueue(&entries, now).await?;
+    let (answers, failed) = match core.dispatcher.enqueue(&entries, now).await {
+        Ok(answers) => (answers, None),
+        Err(error) => (vec![Offered::TryAgain; offers.len()], Some(error)),
+    };
+    let again = add(core.clock.now(), AGAIN);
     let (mut clear, mut set) = (Vec::new(), Vec::new());
     for ((row, task), offered) in offers.into_iter().zip(answers) {
         match offered {
@@ -63,10 +68,11 @@ async fn offer(core: &Core, offers: Vec<(AgendaRow, OpenTask)>) -> Result<(), Sw
                 None => clear.push(row),
             },
             Offered::NoRoom => set.push(no_room(&task.entry, now)),
-            Offered::TryAgain => {}
+            Offered::TryAgain => set.push(AgendaRow { at: again, ..row }),
         }
     }
-    write(core, &clear, &set).await
+    write(core, &clear, &set).await?;
+    failed.map_or(Ok(()), |error| Err(error.into()))
 }
 
 async fn write(core: &Core, clear: &[AgendaRow], set: &[AgendaRow]) -> Result<(), SweepError> {

@@ -31,6 +31,21 @@ async fn a_dispatcher_that_was_down_gets_everything() {
     system.reaches(&id, TaskState::Queued).await;
 }
 
+/// Longer than a test waits is too long for a task whose time came in a short outage.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_time_comes_while_the_dispatcher_is_down_is_offered_again_soon() {
+    let mut config = config();
+    config.horizon = Duration::from_millis(100);
+    let system = start(config).await;
+    system.dispatcher.state().down = true;
+    let delay = prost_types::Duration { seconds: 0, nanos: 500_000_000 };
+    let id = system.submit(TaskSpec { start: Some(Start::Delay(delay)), ..echo() }).await;
+    let refused = async || (system.dispatcher.state().refused > 0).then_some(());
+    wait_for("a visit that fails", PATIENCE, refused).await.expect("in time");
+    system.dispatcher.state().down = false;
+    system.handed_off(&id).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_finds_no_room_is_fed_later() {
     let system = start(config()).await;

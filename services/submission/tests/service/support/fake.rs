@@ -25,6 +25,8 @@ pub(crate) struct State {
     pub(crate) entries: BTreeMap<String, pb::EntryKey>,
     /// Times that each task was offered.
     pub(crate) offers: BTreeMap<String, usize>,
+    /// Offers that were refused while it was down.
+    pub(crate) refused: usize,
     /// Entries that are there and will not be granted.
     pub(crate) quarantined: BTreeSet<String>,
     pub(crate) notified: Vec<String>,
@@ -77,7 +79,7 @@ impl DispatcherService for FakeDispatcher {
     type StreamJournalStream = Journal;
 
     async fn enqueue_tasks(&self, request: Request<pb::EnqueueTasksRequest>) -> Result<Response<pb::EnqueueTasksResponse>, Status> {
-        let mut state = self.up()?;
+        let mut state = self.up().inspect_err(|_| self.state().refused += 1)?;
         let mut statuses = Vec::new();
         for key in request.into_inner().items.into_iter().filter_map(|item| item.key) {
             *state.offers.entry(key.task_id.clone()).or_default() += 1;
