@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use oxcart_types::TaskId;
 
-use crate::engine::{EntryKey, MAX_ITEMS, QueueError};
+use crate::engine::{EntryKey, MAX_ITEMS, PageCursor, QueueError};
 
 /// Bands 0 to 9; one more would be a tenth decimal priority that nobody can submit.
 const HIGHEST_BAND: u8 = 9;
@@ -37,4 +37,9 @@ pub(crate) fn at_most(count: usize) -> Result<(), QueueError> {
         return Err(QueueError::BadCall(format!("{count} items in one call; at most {MAX_ITEMS} are allowed")));
     }
     Ok(())
+}
+
+/// A cursor that no page ended with.
+pub(crate) fn bad_cursor(cursor: &PageCursor) -> QueueError {
+    QueueError::BadCall(format!("{:?} is no cursor of these pages", cursor.0))
 }

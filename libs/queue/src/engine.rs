@@ -277,6 +277,51 @@ pub struct Inspected {
     pub remaining: Option<Duration>,
 }
 
+/// Where a page of [`QueueEngine::list`] or [`QueueEngine::check`] begins: what the page before it returned. Its text is the
+/// engine's own; it may travel through hands that do not read it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct PageCursor(pub String);
+
+/// A page of entries.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Listed {
+    /// The entries, [`Inspected::ahead`] left at 0. May be empty while there are more.
+    pub entries: Vec<Inspected>,
+    /// The next page; `None` at the end.
+    pub next: Option<PageCursor>,
+}
+
+/// How the parts of an entry do not fit together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Damage {
+    /// A lease has an end, and no record of its run and token: nobody can settle it.
+    LeaseWithoutRecord,
+    /// A lease has a record, and no end: it would never be taken back.
+    RecordWithoutLease,
+    /// The entry is in two places.
+    TwoPlaces,
+}
+
+/// An entry whose parts do not fit together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Damaged {
+    /// Task.
+    pub task: TaskId,
+    /// Key and run, when a record tells them.
+    pub known: Option<(EntryKey, Run)>,
+    /// How.
+    pub damage: Damage,
+}
+
+/// A page of [`QueueEngine::check`].
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Checked {
+    /// What does not fit together among the entries of the page.
+    pub damaged: Vec<Damaged>,
+    /// The next page; `None` at the end.
+    pub next: Option<PageCursor>,
+}
+
 /// Bounds of one [`QueueEngine::tick`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TickLimits {
@@ -492,7 +537,7 @@ pub trait QueueEngine: Send + Sync + 'static {
     /// Gives leases back by their tokens.
     async fn release(&self, partition: &Partition, items: &[Release]) -> Result<Vec<LeaseStatus>, QueueError>;
 
-    /// Takes entries out.
+    /// Takes entries out, and what is left of damaged ones ([`QueueEngine::check`]): one call for each place that they are in.
     async fn remove(&self, partition: &Partition, items: &[Remove]) -> Result<Vec<RemoveStatus>, QueueError>;
 
     /// Says which entries are there. Changes nothing.
@@ -500,6 +545,27 @@ pub trait QueueEngine: Send + Sync + 'static {
 
     /// Says where entries are; `None` for unknown ones. Changes nothing.
     async fn inspect(&self, partition: &Partition, keys: &[EntryKey]) -> Result<Vec<Option<Inspected>>, QueueError>;
+
+    /// Pages over the entries of one place, from the beginning when `from` is `None`; a page has about `limit` entries, at least
+    /// 1 and at most [`MAX_ITEMS`] asked for. Not a snapshot: an entry that stays in the place, where it is, from the first page to
+    /// the last is listed at least once. Changes nothing.
+    ///
+    /// # Errors
+    /// [`QueueError::BadCall`]: `from` is not what this operation returned for the same place.
+    async fn list(
+        &self,
+        partition: &Partition,
+        place: Place,
+        from: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Listed, QueueError>;
+
+    /// Pages over all entries as [`QueueEngine::list`] does, and names those whose parts do not fit together. Each is looked at
+    /// in one step, so what moves is not mistaken for damage. Changes nothing; an engine that cannot be damaged finds nothing.
+    ///
+    /// # Errors
+    /// [`QueueError::BadCall`]: `from` is not what this operation returned.
+    async fn check(&self, partition: &Partition, from: Option<&PageCursor>, limit: usize) -> Result<Checked, QueueError>;
 
     /// Makes due entries ready and takes back expired leases. A lease taken back waits again: at once after its first
     /// delivery, then with 1 s · 2^(deliveries − 2), at most 60 s; in quarantine from

@@ -15,6 +15,8 @@ mod leases;
 mod lookups;
 #[path = "conformance/order.rs"]
 mod order;
+#[path = "conformance/pages.rs"]
+mod pages;
 #[path = "conformance/time.rs"]
 mod time;
 #[path = "conformance/wakeups.rs"]

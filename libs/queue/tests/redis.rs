@@ -6,8 +6,8 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use oxcart_queue::{
-    EngineOptions, ExtendCause, JournalFrom, JournalId, LeaseStatus, Partition, Place, QueueEngine, QueueError, RedisEngine,
-    RedisOptions, Wakeup,
+    Damage, Damaged, EngineOptions, ExtendCause, JournalFrom, JournalId, LeaseStatus, Partition, Place, QueueEngine, QueueError,
+    RedisEngine, RedisOptions, Remove, RemoveStatus, Wakeup,
 };
 use oxcart_testkit::RedisServer;
 use tokio::sync::broadcast::Receiver;
@@ -205,6 +205,66 @@ async fn foreign_data_is_told_as_such() {
     server.command("XADD ox:{oxcart:mail:1}:j * c junk").await.unwrap();
     let corrupt = engine.journal(&Partition { number: 1, ..partition() }, JournalFrom::Oldest, 1).await;
     assert!(matches!(corrupt, Err(QueueError::Corrupt(_))), "{corrupt:?}");
+}
+
+/// All pages of a check.
+async fn damage(engine: &RedisEngine) -> Vec<Damaged> {
+    let (mut damaged, mut from) = (Vec::new(), None);
+    loop {
+        let page = engine.check(&partition(), from.as_ref(), 100).await.expect("check");
+        damaged.extend(page.damaged);
+        from = page.next;
+        if from.is_none() {
+            return damaged;
+        }
+    }
+}
+
+/// A key or value as redis-cli takes any bytes.
+fn quoted(bytes: &[u8]) -> String {
+    let escaped: String = bytes.iter().map(|byte| format!("\\x{byte:02x}")).collect();
+    format!("\"{escaped}\"")
+}
+
+#[tokio::test]
+async fn damage_is_named_and_taken_out() {
+    let server = private().await;
+    let engine = connect(&server, EngineOptions::default()).await;
+    fill(&engine, &partition(), 1..=4).await;
+    let granted = lease(&engine, &partition(), [1, 2]).await;
+    let id = |number| quoted(task(number).as_bytes());
+    // 1 loses its record, 2 the end of its lease, 3 is delayed besides, 4 is whole; a lease is made up for 9.
+    server.command(&format!("HDEL ox:{{oxcart:mail:0}}:h {}", id(1))).await.unwrap();
+    server.command(&format!("ZREM ox:{{oxcart:mail:0}}:l {}", id(2))).await.unwrap();
+    let member = [task(3).as_bytes().as_slice(), &[key(3).band], &key(3).fairness.to_be_bytes()].concat();
+    server.command(&format!("ZADD ox:{{oxcart:mail:0}}:d 99999999999999 {}", quoted(&member))).await.unwrap();
+    server.command(&format!("ZADD ox:{{oxcart:mail:0}}:l 99999999999999 {}", id(9))).await.unwrap();
+
+    let mut found = damage(&engine).await;
+    found.sort_by_key(|damaged| damaged.task);
+    found.dedup();
+    let known = |number| Some((key(number), run(1)));
+    let expected = [
+        Damaged { task: task(1), known: None, damage: Damage::LeaseWithoutRecord },
+        Damaged { task: task(2), known: known(2), damage: Damage::RecordWithoutLease },
+        Damaged { task: task(3), known: known(3), damage: Damage::TwoPlaces },
+        Damaged { task: task(9), known: None, damage: Damage::LeaseWithoutRecord },
+    ];
+    assert_eq!(found, expected);
+
+    // One call for each place that they are in.
+    let remove = |number| Remove { key: key(number), up_to: run(1), take_lease: true };
+    let all = [1, 2, 3, 9].map(remove);
+    let removed = engine.remove(&partition(), &all).await.unwrap();
+    assert_eq!(
+        removed,
+        [RemoveStatus::Removed, RemoveStatus::Leased(granted[1].token), RemoveStatus::Removed, RemoveStatus::Removed]
+    );
+    assert_eq!(engine.remove(&partition(), &all).await.unwrap()[2], RemoveStatus::Removed);
+    assert_eq!(engine.remove(&partition(), &all).await.unwrap(), [RemoveStatus::Unknown; 4]);
+    assert_eq!(damage(&engine).await, []);
+    let stats = engine.stats(&partition()).await.unwrap();
+    assert_eq!((stats.ready, stats.delayed, stats.leased), (1, 0, 0), "4 is untouched");
 }
 
 #[tokio::test]

@@ -73,7 +73,7 @@ const OUTCOMES: [&str; 6] = ["done", "failed", "cancelled", "dropped", "retried"
 const LEASE_STATUSES: [&str; 4] = ["ok", "adopted", "unknown", "lost"];
 const ENQUEUE_STATUSES: [&str; 5] = ["created", "exists", "older", "superseded", "window_full"];
 const DECISIONS: [&str; 3] = ["retry", "stretched", "fail"];
-const OPERATIONS: [&str; 13] = [
+const OPERATIONS: [&str; 15] = [
     "enqueue",
     "lease",
     "start",
@@ -84,6 +84,8 @@ const OPERATIONS: [&str; 13] = [
     "tick",
     "missing",
     "inspect",
+    "list",
+    "check",
     "stats",
     "journal",
     "partitions",

@@ -1,12 +1,13 @@
 //! The engine of embedded mode: entries in this process, one mutex per partition.
 //!
 //! Every operation is logarithmic in what the partition holds, except [`QueueEngine::inspect`], which walks the ready
-//! entries once per call to count those ahead.
+//! entries once per call to count those ahead, and [`QueueEngine::list`] of what is in quarantine, which walks all entries.
 
 mod call;
 mod fairness;
 mod journal;
 mod operations;
+mod page;
 mod state;
 
 use std::{
@@ -23,9 +24,9 @@ use self::{call::Call, state::State};
 use crate::{
     check,
     engine::{
-        Complete, EngineOptions, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Inspected, JournalFrom, JournalId,
-        JournalRead, LeaseRequest, LeaseStatus, Leased, MAX_ITEMS, Partition, PartitionStats, Presence, QueueEngine, QueueError,
-        Release, Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG, Wakeup,
+        Checked, Complete, EngineOptions, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Inspected, JournalFrom, JournalId,
+        JournalRead, LeaseRequest, LeaseStatus, Leased, Listed, MAX_ITEMS, PageCursor, Partition, PartitionStats, Place, Presence,
+        QueueEngine, QueueError, Release, Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG, Wakeup,
     },
     rules::notes_fit,
 };
@@ -154,6 +155,27 @@ impl QueueEngine for MemoryEngine {
         let Some(state) = self.existing(partition) else { return Ok(vec![None; keys.len()]) };
         let state = lock(&state);
         Ok(operations::inspect(&state, keys, self.now_ms()))
+    }
+
+    async fn list(
+        &self,
+        partition: &Partition,
+        place: Place,
+        from: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Listed, QueueError> {
+        let from = from.map(|cursor| page::position(place, cursor)).transpose()?;
+        let Some(state) = self.existing(partition) else { return Ok(Listed::default()) };
+        let state = lock(&state);
+        Ok(page::list(&state, place, from, limit.clamp(1, MAX_ITEMS), self.now_ms()))
+    }
+
+    /// Nothing here can be damaged: an entry is one value, and its indexes change with it.
+    async fn check(&self, _: &Partition, from: Option<&PageCursor>, _: usize) -> Result<Checked, QueueError> {
+        match from {
+            None => Ok(Checked::default()),
+            Some(cursor) => Err(check::bad_cursor(cursor)),
+        }
     }
 
     async fn tick(&self, partition: &Partition, limits: TickLimits) -> Result<Ticked, QueueError> {

@@ -163,18 +163,22 @@ pub(super) fn missing(state: &State, key: &EntryKey, run: Run) -> Presence {
 
 pub(super) fn inspect(state: &State, keys: &[EntryKey], now_ms: u64) -> Vec<Option<Inspected>> {
     let ahead = state.ahead(keys.iter().map(|key| key.task));
-    let inspected = |key: &EntryKey| {
+    let inspect = |key: &EntryKey| {
         let entry = state.get(key.task)?;
-        let (place, remaining) = match entry.spot {
-            Spot::Ready { .. } => (Place::Ready, None),
-            Spot::Delayed { due_ms } => (Place::Delayed, Some(until(due_ms, now_ms))),
-            Spot::Leased { until_ms, .. } => (Place::Leased, Some(until(until_ms, now_ms))),
-            Spot::Quarantined => (Place::Quarantined, None),
-        };
-        let ahead = ahead.get(&key.task).copied().unwrap_or(0);
-        Some(Inspected { key: entry.key, run: entry.run, place, deliveries: entry.deliveries, ahead, remaining })
+        Some(inspected(entry, ahead.get(&key.task).copied().unwrap_or(0), now_ms))
     };
-    keys.iter().map(inspected).collect()
+    keys.iter().map(inspect).collect()
+}
+
+/// An entry as it stands.
+pub(super) fn inspected(entry: &Entry, ahead: u64, now_ms: u64) -> Inspected {
+    let (place, remaining) = match entry.spot {
+        Spot::Ready { .. } => (Place::Ready, None),
+        Spot::Delayed { due_ms } => (Place::Delayed, Some(until(due_ms, now_ms))),
+        Spot::Leased { until_ms, .. } => (Place::Leased, Some(until(until_ms, now_ms))),
+        Spot::Quarantined => (Place::Quarantined, None),
+    };
+    Inspected { key: entry.key, run: entry.run, place, deliveries: entry.deliveries, ahead, remaining }
 }
 
 pub(super) fn stats(state: &State) -> PartitionStats {

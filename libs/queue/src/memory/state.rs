@@ -1,6 +1,9 @@
 //! The entries of one partition and the indexes that order them.
 
-use std::collections::{BTreeSet, HashMap};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Bound,
+};
 
 use oxcart_types::{LeaseToken, Run, TaskId};
 
@@ -30,7 +33,7 @@ pub(super) struct Entry {
 }
 
 /// Position among the ready entries: band, pass, task.
-type Rank = (u8, u64, TaskId);
+pub(super) type Rank = (u8, u64, TaskId);
 
 /// One partition. An entry is in `entries` and in exactly one of the indexes that its [`Spot`] names; only
 /// [`State::put`] and [`State::take`] change either, so that they cannot part.
@@ -150,6 +153,42 @@ impl State {
     /// The lease that ends next.
     pub(super) fn next_expiry(&self) -> Option<(u64, TaskId)> {
         self.leases.first().copied()
+    }
+
+    /// Ready entries after a position, in their order.
+    pub(super) fn ready_after(&self, after: Option<Rank>) -> impl Iterator<Item = (Rank, &Entry)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        self.ready.range((after, Bound::Unbounded)).filter_map(|rank| Some((*rank, self.entries.get(&rank.2)?)))
+    }
+
+    /// Delayed entries after a position, by the time at which they are due.
+    pub(super) fn delayed_after(&self, after: Option<(u64, TaskId)>) -> impl Iterator<Item = (u64, &Entry)> {
+        self.timed_after(&self.delayed, after)
+    }
+
+    /// Leased entries after a position, by the ends of their leases.
+    pub(super) fn leased_after(&self, after: Option<(u64, TaskId)>) -> impl Iterator<Item = (u64, &Entry)> {
+        self.timed_after(&self.leases, after)
+    }
+
+    fn timed_after<'a>(
+        &'a self,
+        index: &'a BTreeSet<(u64, TaskId)>,
+        after: Option<(u64, TaskId)>,
+    ) -> impl Iterator<Item = (u64, &'a Entry)> {
+        let after = after.map_or(Bound::Unbounded, Bound::Excluded);
+        index.range((after, Bound::Unbounded)).filter_map(|(ms, task)| Some((*ms, self.entries.get(task)?)))
+    }
+
+    /// Entries in quarantine after a task, by their tasks; walks all entries.
+    pub(super) fn quarantined_after(&self, after: Option<TaskId>) -> Vec<&Entry> {
+        if self.quarantined == 0 {
+            return Vec::new();
+        }
+        let here = |entry: &&Entry| entry.spot == Spot::Quarantined && after.is_none_or(|after| entry.key.task > after);
+        let mut found: Vec<_> = self.entries.values().filter(here).collect();
+        found.sort_unstable_by_key(|entry| entry.key.task);
+        found
     }
 
     /// For each of the tasks that are ready, the number of entries that go before it; one walk for all.

@@ -16,16 +16,16 @@ use super::{
     error::from_redis,
     keys::{self, Keys},
     options::RedisOptions,
-    reply, safety,
+    page, reply, safety,
     scripts::Scripts,
     wakeups, wire,
 };
 use crate::{
     check,
     engine::{
-        Complete, EngineOptions, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Inspected, JournalFrom, JournalRead,
-        LeaseRequest, LeaseStatus, Leased, MAX_ITEMS, Partition, PartitionStats, Presence, QueueEngine, QueueError, Release,
-        Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG, Wakeup,
+        Checked, Complete, EngineOptions, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Inspected, JournalFrom,
+        JournalRead, LeaseRequest, LeaseStatus, Leased, Listed, MAX_ITEMS, PageCursor, Partition, PartitionStats, Place, Presence,
+        QueueEngine, QueueError, Release, Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG, Wakeup,
     },
     rules::{notes_fit, to_millis},
 };
@@ -263,6 +263,28 @@ impl QueueEngine for RedisEngine {
             return Err(QueueError::Corrupt("a script answered for another number of entries".to_owned()));
         }
         keys.iter().zip(found).map(|(key, parts)| reply::inspected(key.task, parts)).collect()
+    }
+
+    async fn list(
+        &self,
+        partition: &Partition,
+        place: Place,
+        from: Option<&PageCursor>,
+        limit: usize,
+    ) -> Result<Listed, QueueError> {
+        let step = page::Step::of_list(place, from)?;
+        let args = step.args(limit);
+        let (cursor, parts): (String, Vec<reply::ListedParts>) = self.read(partition, &self.scripts.list, &args).await?;
+        let entries = parts.into_iter().map(|parts| reply::listed(place, parts)).collect::<Result<_, _>>()?;
+        Ok(Listed { entries, next: step.next_of_list(&cursor) })
+    }
+
+    async fn check(&self, partition: &Partition, from: Option<&PageCursor>, limit: usize) -> Result<Checked, QueueError> {
+        let step = page::Step::of_check(from)?;
+        let args = step.args(limit);
+        let (cursor, parts): (String, Vec<reply::DamagedParts>) = self.read(partition, &self.scripts.check, &args).await?;
+        let damaged = parts.iter().map(reply::damaged).collect::<Result<_, _>>()?;
+        Ok(Checked { damaged, next: step.next_of_check(&cursor) })
     }
 
     async fn tick(&self, partition: &Partition, limits: TickLimits) -> Result<Ticked, QueueError> {

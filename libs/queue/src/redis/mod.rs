@@ -8,6 +8,7 @@ mod engine;
 mod error;
 mod keys;
 mod options;
+mod page;
 mod reply;
 mod safety;
 mod scripts;

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use oxcart_types::{LeaseToken, TaskId};
+use oxcart_types::{LeaseToken, Run, TaskId};
 
 use super::wire::{MEMBER_BYTES, key_from, key_of, run_and_deliveries};
 use crate::{
     engine::{
-        Claim, EnqueueStatus, EntryKey, Granted, Inspected, JournalFrom, JournalId, JournalRead, LeaseStatus, PartitionStats,
-        Place, Presence, QueueError, RemoveStatus,
+        Claim, Damage, Damaged, EnqueueStatus, EntryKey, Granted, Inspected, JournalFrom, JournalId, JournalRead, LeaseStatus,
+        PartitionStats, Place, Presence, QueueError, RemoveStatus,
     },
     record,
 };
@@ -108,6 +108,30 @@ pub(super) fn inspected(task: TaskId, parts: InspectedParts) -> Result<Option<In
     let key: EntryKey = key_from(task, &key).ok_or_else(|| corrupt("a malformed key"))?;
     let (run, deliveries) = run_and_deliveries(&run).ok_or_else(|| corrupt("a malformed run"))?;
     Ok(Some(Inspected { key, run, place, deliveries, ahead, remaining: duration(remaining_ms) }))
+}
+
+/// One entry as `list.lua` tells it.
+pub(super) type ListedParts = (Bytes, Bytes, i64);
+
+pub(super) fn listed(place: Place, (member, run, remaining_ms): ListedParts) -> Result<Inspected, QueueError> {
+    let key = key_of(&member).ok_or_else(|| corrupt("a malformed member"))?;
+    let (run, deliveries) = run_and_deliveries(&run).ok_or_else(|| corrupt("a malformed run"))?;
+    Ok(Inspected { key, run, place, deliveries, ahead: 0, remaining: duration(remaining_ms) })
+}
+
+/// One damaged entry as `check.lua` tells it.
+pub(super) type DamagedParts = (u8, Bytes, Bytes, Bytes);
+
+pub(super) fn damaged((damage, task, member, run): &DamagedParts) -> Result<Damaged, QueueError> {
+    let damage = match damage {
+        1 => Damage::LeaseWithoutRecord,
+        2 => Damage::RecordWithoutLease,
+        3 => Damage::TwoPlaces,
+        _ => return Err(corrupt("an unknown damage")),
+    };
+    let task = task.as_ref().try_into().map(TaskId::from_bytes).map_err(|_| corrupt("a malformed task"))?;
+    let run = run.as_ref().try_into().ok().map(u32::from_be_bytes).and_then(Run::new);
+    Ok(Damaged { task, known: key_of(member).zip(run), damage })
 }
 
 /// Numbers as `stats.lua` tells them.

@@ -16,6 +16,8 @@ pub(super) struct Scripts {
     pub(super) tick: Script,
     pub(super) missing: Script,
     pub(super) inspect: Script,
+    pub(super) list: Script,
+    pub(super) check: Script,
     pub(super) stats: Script,
     pub(super) journal: Script,
 }
@@ -32,6 +34,8 @@ impl Scripts {
             tick: script(include_str!("scripts/tick.lua")),
             missing: script(include_str!("scripts/missing.lua")),
             inspect: script(include_str!("scripts/inspect.lua")),
+            list: script(include_str!("scripts/list.lua")),
+            check: script(include_str!("scripts/check.lua")),
             stats: script(include_str!("scripts/stats.lua")),
             journal: script(include_str!("scripts/journal.lua")),
         }

@@ -143,9 +143,11 @@ pub(crate) fn keys(
         let run = reader.take(position, "run", scalar::run(key.run));
         let queue = reader.queue(position, &key.queue);
         let delay = reader.duration(position, "delay", delay);
+        let fairness_id = if key.fairness_key.is_empty() { key.fairness_id } else { 0 };
         if let (Some(task), Some(run), Some(queue), Some(delay)) = (task, run, queue, delay)
             && let Some(key) = reader.key(position, task, key.priority, &key.fairness_key)
         {
+            let key = EntryKey { fairness: key.fairness | fairness_id, ..key };
             read.push(Keyed { partition: Partition::first(queue), key, run, delay });
         }
     }

@@ -18,7 +18,10 @@ use oxcart_types::{Limits, QueueName, WorkerId};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
-use super::decode::{self, Group, Keyed};
+use super::{
+    decode::{self, Group, Keyed},
+    pages,
+};
 use crate::{core::Core, error::DispatcherError, journal, session};
 
 const MAX_INSPECTED: usize = 100;
@@ -144,6 +147,14 @@ impl DispatcherService for Service {
         Ok(Response::new(pb::InspectTasksResponse { entries }))
     }
 
+    async fn list_entries(&self, request: Request<pb::ListEntriesRequest>) -> Result<Response<pb::ListEntriesResponse>, Status> {
+        Ok(Response::new(pages::list(&self.0, request.into_inner()).await?))
+    }
+
+    async fn check_entries(&self, request: Request<pb::CheckEntriesRequest>) -> Result<Response<pb::CheckEntriesResponse>, Status> {
+        Ok(Response::new(pages::check(&self.0, request.into_inner()).await?))
+    }
+
     async fn get_queue_info(
         &self,
         request: Request<pb::GetQueueInfoRequest>,
@@ -255,16 +266,19 @@ const fn remove_status(status: Option<RemoveStatus>) -> pb::RemoveStatus {
     }
 }
 
-fn entry(asked: pb::EntryKey, found: &Inspected) -> pb::Entry {
-    let place = match found.place {
+pub(super) const fn place(place: Place) -> pb::EntryPlace {
+    match place {
         Place::Ready => pb::EntryPlace::Ready,
         Place::Delayed => pb::EntryPlace::Delayed,
         Place::Leased => pb::EntryPlace::Leased,
         Place::Quarantined => pb::EntryPlace::Quarantined,
-    };
+    }
+}
+
+fn entry(asked: pb::EntryKey, found: &Inspected) -> pb::Entry {
     pb::Entry {
         key: Some(pb::EntryKey { run: scalar::to_run(found.run), ..asked }),
-        place: i32::from(place),
+        place: place(found.place).into(),
         deliveries: i32::from(found.deliveries),
         ahead_count: i64::try_from(found.ahead).unwrap_or(i64::MAX),
         remaining: found.remaining.map(scalar::to_duration),

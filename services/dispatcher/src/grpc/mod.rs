@@ -2,4 +2,5 @@
 
 pub(crate) mod decode;
 pub(crate) mod dispatcher;
+mod pages;
 pub(crate) mod session;

@@ -86,7 +86,7 @@ pub(crate) fn to_duration(duration: Duration) -> prost_types::Duration {
 }
 
 pub(crate) fn key(task: &str, run: i32) -> pb::EntryKey {
-    pb::EntryKey { task_id: task.to_owned(), run, queue: "default".into(), priority: 4, fairness_key: String::new() }
+    pb::EntryKey { task_id: task.to_owned(), run, queue: "default".into(), priority: 4, ..pb::EntryKey::default() }
 }
 
 pub(crate) fn window(sequence: i64, slots: i32) -> common::Window {
@@ -251,6 +251,23 @@ impl QueueEngine for Faulty {
         k: &[oxcart_queue::EntryKey],
     ) -> Result<Vec<Option<oxcart_queue::Inspected>>, oxcart_queue::QueueError> {
         forward!(self, self.inner.inspect(p, k))
+    }
+    async fn list(
+        &self,
+        p: &Partition,
+        place: oxcart_queue::Place,
+        f: Option<&oxcart_queue::PageCursor>,
+        l: usize,
+    ) -> Result<oxcart_queue::Listed, oxcart_queue::QueueError> {
+        forward!(self, self.inner.list(p, place, f, l))
+    }
+    async fn check(
+        &self,
+        p: &Partition,
+        f: Option<&oxcart_queue::PageCursor>,
+        l: usize,
+    ) -> Result<oxcart_queue::Checked, oxcart_queue::QueueError> {
+        forward!(self, self.inner.check(p, f, l))
     }
     async fn tick(&self, p: &Partition, l: oxcart_queue::TickLimits) -> Result<oxcart_queue::Ticked, oxcart_queue::QueueError> {
         forward!(self, self.inner.tick(p, l))

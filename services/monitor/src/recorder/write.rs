@@ -86,6 +86,7 @@ impl Writer {
             queue: task.spec.queue.to_string(),
             priority: i32::from(task.spec.priority.get()),
             fairness_key: task.spec.fairness_key.map(|key| key.to_string()).unwrap_or_default(),
+            ..EntryKey::default()
         };
         let request = RemoveTasksRequest { keys: vec![key], reason: "quarantined".to_owned(), ..Default::default() };
         self.dispatcher.clone().remove_tasks(request).await.map_err(|status| MonitorError::Dispatcher(Box::new(status)))?;

@@ -56,6 +56,14 @@ impl DispatcherService for Fake {
         Ok(Response::new(InspectTasksResponse::default()))
     }
 
+    async fn list_entries(&self, _: Request<ListEntriesRequest>) -> Result<Response<ListEntriesResponse>, Status> {
+        Err(Status::internal("monitor never audits"))
+    }
+
+    async fn check_entries(&self, _: Request<CheckEntriesRequest>) -> Result<Response<CheckEntriesResponse>, Status> {
+        Err(Status::internal("monitor never audits"))
+    }
+
     async fn get_queue_info(&self, _: Request<GetQueueInfoRequest>) -> Result<Response<GetQueueInfoResponse>, Status> {
         let partitions = self.partitions.lock().unwrap().clone();
         Ok(Response::new(GetQueueInfoResponse { partitions, read_time: None }))

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Takes entries out.
+-- Takes entries out; of an entry that is in several places, one. The end of a lease that has no record goes as well.
 --
 -- ARGV  per item: member, spec; spec = last run to take out (4 bytes) take_lease (1: 0 or 1)
 -- Returns a byte per item: 1 removed, 2 leased, 0 unknown, 3 newer; and the tokens of the leased ones, one after the other.
@@ -36,6 +36,9 @@ for i, task in ipairs(tasks) do
         call('HDEL', EXTRA, task)
         tell(REMOVED, task, run, sub(extra, 5, 5))
       end
+    elseif call('ZREM', LEASES, task) == 1 then
+      status = REMOVED_NOW
+      tell(REMOVED, task, RUN_ONE, NEVER_GIVEN_OUT)
     end
   end
   statuses[i] = status

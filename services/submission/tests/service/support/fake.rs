@@ -29,6 +29,8 @@ pub(crate) struct State {
     pub(crate) refused: usize,
     /// Entries that are there and will not be granted.
     pub(crate) quarantined: BTreeSet<String>,
+    /// Entries that are leased.
+    pub(crate) leased: BTreeSet<String>,
     pub(crate) notified: Vec<String>,
 }
 
@@ -100,10 +102,18 @@ impl DispatcherService for FakeDispatcher {
         for key in request.keys {
             if request.notify_holder {
                 state.notified.push(key.task_id);
-            } else {
-                state.entries.remove(&key.task_id);
+                statuses.push(pb::RemoveStatus::Leased.into());
+                continue;
             }
-            statuses.push(pb::RemoveStatus::Removed.into());
+            let status = match state.entries.get(&key.task_id) {
+                None => pb::RemoveStatus::Unknown,
+                Some(entry) if entry.run > key.run => pb::RemoveStatus::Newer,
+                Some(_) => {
+                    state.entries.remove(&key.task_id);
+                    pb::RemoveStatus::Removed
+                }
+            };
+            statuses.push(status.into());
         }
         Ok(Response::new(pb::RemoveTasksResponse { statuses }))
     }
@@ -126,6 +136,29 @@ impl DispatcherService for FakeDispatcher {
 
     async fn inspect_tasks(&self, _: Request<pb::InspectTasksRequest>) -> Result<Response<pb::InspectTasksResponse>, Status> {
         Ok(Response::new(pb::InspectTasksResponse::default()))
+    }
+
+    async fn list_entries(&self, request: Request<pb::ListEntriesRequest>) -> Result<Response<pb::ListEntriesResponse>, Status> {
+        let state = self.up()?;
+        let request = request.into_inner();
+        let size = usize::try_from(request.page_size).unwrap_or_default();
+        let place = |id: &String| match (state.leased.contains(id), state.quarantined.contains(id)) {
+            (true, _) => pb::EntryPlace::Leased,
+            (_, true) => pb::EntryPlace::Quarantined,
+            (false, false) => pb::EntryPlace::Ready,
+        };
+        let rest = state.entries.iter().filter(|(id, key)| **id > request.page_token && key.queue == request.queue);
+        let page =
+            rest.take(size).map(|(id, key)| pb::Entry { key: Some(key.clone()), place: place(id).into(), ..pb::Entry::default() });
+        let entries: Vec<_> = page.collect();
+        let last = entries.last().filter(|_| entries.len() == size).and_then(|entry| entry.key.as_ref());
+        let next_page_token = last.map(|key| key.task_id.clone()).unwrap_or_default();
+        Ok(Response::new(pb::ListEntriesResponse { entries, next_page_token }))
+    }
+
+    async fn check_entries(&self, _: Request<pb::CheckEntriesRequest>) -> Result<Response<pb::CheckEntriesResponse>, Status> {
+        drop(self.up()?);
+        Ok(Response::new(pb::CheckEntriesResponse::default()))
     }
 
     async fn get_queue_info(&self, _: Request<pb::GetQueueInfoRequest>) -> Result<Response<pb::GetQueueInfoResponse>, Status> {
