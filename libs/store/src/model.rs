@@ -173,6 +173,25 @@ pub struct OpenTask {
     pub cancel: Option<Cancel>,
 }
 
+/// Where a task stands, open or ended: what is compared with what a queue has of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Standing {
+    /// The task and the head of its chain.
+    pub task: OpenTask,
+    /// When the newest run ended; `None` while it is open, and before the first.
+    pub ended_at: Option<Timestamp>,
+    /// Last sign of life of the newest run.
+    pub heartbeat_at: Option<Timestamp>,
+}
+
+impl Standing {
+    /// How the task ended; `None` while it is open.
+    #[must_use]
+    pub fn terminal(&self) -> Option<EndKind> {
+        self.task.head.terminal()
+    }
+}
+
 /// A stretch of a walk over all tasks.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Walk {

@@ -1,6 +1,7 @@
 //! The handle that services hold.
 
 use std::{
+    collections::HashMap,
     fmt,
     sync::{
         Arc,
@@ -183,6 +184,12 @@ impl Store {
         limit: usize,
     ) -> Result<ReplayWalk, StoreError> {
         run!(self.read [] walk::walk_replays(after, replayed_before, limit))
+    }
+
+    /// Says where tasks stand, open or ended; unknown ones are left out.
+    pub async fn standings(&self, ids: &[TaskId]) -> Result<HashMap<TaskId, Standing>, StoreError> {
+        let ids = ids.to_vec();
+        run!(self.read [ids] heads::standings(&ids))
     }
 
     /// Reads tasks for running them, in any order; unknown ones are left out.

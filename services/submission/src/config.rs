@@ -82,6 +82,12 @@ pub struct SweepConfig {
     /// Younger tasks are left to the normal path.
     #[serde(with = "oxcart_service::config::duration")]
     pub audit_min_age: Duration,
+    /// Between two steps of the reverse audit over the queues: with `audit_rows` its rate.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub reverse_audit_step_period: Duration,
+    /// From the end of a cycle of the reverse audit to the next.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub reverse_audit_rest: Duration,
     /// An open run that is older than this and unknown to the dispatcher is offered again: a lease and 45 s.
     #[serde(with = "oxcart_service::config::duration")]
     pub open_run_age: Duration,
@@ -126,6 +132,8 @@ impl Default for SweepConfig {
             audit_rest: Duration::from_secs(60),
             audit_rows: 1000,
             audit_min_age: Duration::from_secs(60),
+            reverse_audit_step_period: Duration::from_secs(1),
+            reverse_audit_rest: Duration::from_secs(60),
             open_run_age: Duration::from_secs(75),
             keys_period: Duration::from_secs(60),
         }

@@ -5,12 +5,13 @@ use std::{collections::HashSet, time::Duration};
 use oxcart_proto::{
     convert::scalar,
     pb::dispatcher::v1::{
-        EnqueueItem, EnqueueStatus, EnqueueTasksRequest, EntryKey, FindMissingTasksRequest, GetQueueInfoRequest, PartitionInfo,
-        RemoveTasksRequest, StreamJournalRequest, StreamJournalResponse, dispatcher_service_client::DispatcherServiceClient,
+        EnqueueItem, EnqueueStatus, EnqueueTasksRequest, Entry as PbEntry, EntryKey, EntryPlace, FindMissingTasksRequest,
+        GetQueueInfoRequest, ListEntriesRequest, PartitionInfo, RemoveStatus, RemoveTasksRequest, StreamJournalRequest,
+        StreamJournalResponse, dispatcher_service_client::DispatcherServiceClient,
     },
 };
 use oxcart_store::Entry;
-use oxcart_types::{Limits, QueueName, Run, TaskId, Timestamp};
+use oxcart_types::{FairnessKey, Limits, QueueName, Run, TaskId, Timestamp};
 use tonic::{Code, Status, Streaming, transport::Channel};
 
 /// Why the dispatcher gave no answer.
@@ -73,6 +74,44 @@ pub(crate) struct Missing {
     pub(crate) quarantined: HashSet<TaskId>,
 }
 
+/// An entry as the dispatcher tells of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Found {
+    pub(crate) task: TaskId,
+    pub(crate) run: Run,
+    pub(crate) place: EntryPlace,
+    /// Until it is due, or its lease ends.
+    pub(crate) remaining: Option<Duration>,
+    /// What takes it out.
+    pub(crate) key: EntryKey,
+}
+
+impl Found {
+    /// `None` for what no dispatcher of this system tells.
+    fn read(entry: PbEntry) -> Option<Self> {
+        let place = entry.place();
+        let remaining = entry.remaining.map(|left| scalar::duration_or_zero(Some(left)));
+        let key = entry.key?;
+        Some(Self { task: key.task_id.parse().ok()?, run: scalar::run(key.run).ok()?, place, remaining, key })
+    }
+
+    /// It is where its task belongs.
+    pub(crate) fn is_at(&self, home: &Entry) -> bool {
+        let fairness = home.fairness_key.as_ref().map_or(0, FairnessKey::id);
+        self.key.queue == home.queue.as_str()
+            && self.key.priority == i32::from(home.priority.get())
+            && self.key.fairness_id == fairness
+    }
+}
+
+/// A page of what a queue has.
+#[derive(Debug, Default)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    /// Empty at the end.
+    pub(crate) next: String,
+}
+
 /// The dispatcher, as this service uses it.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
@@ -105,6 +144,34 @@ impl Dispatcher {
         let request = RemoveTasksRequest { keys, notify_holder, reason, grace_period: Some(scalar::to_duration(grace)) };
         let mut client = self.client.clone();
         self.within(client.remove_tasks(request)).await.map(drop)
+    }
+
+    /// Takes at most 1000 entries out, their leases included; one of a later run than its key names stays. Says of each whether
+    /// it is not there any more.
+    pub(crate) async fn take_out(&self, keys: Vec<EntryKey>) -> Result<Vec<bool>, DispatcherError> {
+        let count = keys.len();
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let request = RemoveTasksRequest { keys, ..RemoveTasksRequest::default() };
+        let mut client = self.client.clone();
+        let answer = self.within(client.remove_tasks(request)).await?;
+        let gone = |status: &i32| match RemoveStatus::try_from(*status) {
+            Ok(RemoveStatus::Removed | RemoveStatus::Leased | RemoveStatus::Unknown) => true,
+            Ok(RemoveStatus::Newer | RemoveStatus::TryAgain | RemoveStatus::Unspecified) | Err(_) => false,
+        };
+        let mut gone: Vec<_> = answer.statuses.iter().map(gone).collect();
+        gone.resize(count, false);
+        Ok(gone)
+    }
+
+    /// Lists about `rows` entries of a queue.
+    pub(crate) async fn list_entries(&self, queue: &str, rows: usize, page_token: String) -> Result<Page<Found>, DispatcherError> {
+        let page_size = i32::try_from(rows).unwrap_or(i32::MAX);
+        let request = ListEntriesRequest { queue: queue.to_owned(), page_size, page_token, ..ListEntriesRequest::default() };
+        let mut client = self.client.clone();
+        let answer = self.within(client.list_entries(request)).await?;
+        Ok(Page { items: answer.entries.into_iter().filter_map(Found::read).collect(), next: answer.next_page_token })
     }
 
     /// Says which of at most 1000 entries are not there.
@@ -148,6 +215,7 @@ fn key(entry: &Entry) -> EntryKey {
         queue: entry.queue.as_str().to_owned(),
         priority: i32::from(entry.priority.get()),
         fairness_key: entry.fairness_key.as_ref().map(|key| key.as_str().to_owned()).unwrap_or_default(),
+        fairness_id: 0,
     }
 }
 

@@ -45,7 +45,7 @@ pub(crate) struct SweepLabels {
 }
 
 /// What sweepers do, so that every series is there from the start.
-const SWEEPS: [(&str, &str); 15] = [
+const SWEEPS: [(&str, &str); 16] = [
     ("handoffs", "enqueue"),
     ("agenda", "enqueue"),
     ("agenda", "close"),
@@ -60,6 +60,7 @@ const SWEEPS: [(&str, &str); 15] = [
     ("audit", "spill"),
     ("audit", "close"),
     ("audit", "poison"),
+    ("reverse_audit", "remove"),
     ("keys", "forget"),
 ];
 

@@ -14,6 +14,7 @@ use super::{
     sql::{CHUNK, sorted_ids, with_ids},
 };
 use crate::{
+    Standing,
     columns::{self, Id16},
     fault::Step,
     rows::{
@@ -32,6 +33,12 @@ pub(crate) async fn heads(conn: &mut Conn, ids: &[TaskId]) -> Step<HashMap<TaskI
         }
     }
     Ok(heads)
+}
+
+/// Says where tasks stand; see [`crate::Store::standings`].
+pub(crate) async fn standings(conn: &mut Conn, ids: &[TaskId]) -> Step<HashMap<TaskId, Standing>> {
+    let standing = |head: Head| Standing { task: head.task, ended_at: head.ended_at, heartbeat_at: head.heartbeat_at };
+    Ok(heads(conn, ids).await?.into_iter().map(|(id, head)| (id, standing(head))).collect())
 }
 
 /// Reads one head.

@@ -25,6 +25,23 @@ async fn records_come_in_the_order_asked(#[values(Database::MariaDb, Database::S
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
+async fn standings_tell_open_and_ended_tasks_apart(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
+    let store = Fixture::new(database).await;
+    let (waiting, released) = (store.submit_one(task()).await, store.ended_released().await);
+    let (running, _) = store.running().await;
+    let ended = store.ended(EndKind::Succeeded).await;
+    let standings = store.standings(&[ended, waiting, task_id(), running, released]).await.expect("read");
+    let told = |id| standings.get(&id).map(|one| (one.task.entry.run, one.terminal(), one.ended_at));
+    assert_eq!(told(waiting), Some((run(1), None, None)));
+    assert_eq!(told(running), Some((run(1), None, None)));
+    assert_eq!(told(released), Some((run(2), None, Some(at(2)))));
+    assert_eq!(told(ended), Some((run(1), Some(EndKind::Succeeded), Some(at(2)))));
+    assert_eq!(standings.len(), 4, "an unknown task is left out");
+    assert!(standings[&running].task.started_at.is_some() && standings[&waiting].task.started_at.is_none());
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
 async fn a_chain_is_the_history_of_its_task(
     #[values(Database::MariaDb, Database::SqliteFile, Database::SqliteMemory)] database: Database,
 ) {

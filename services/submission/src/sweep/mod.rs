@@ -8,6 +8,7 @@ mod handoffs;
 mod keys;
 mod orphans;
 mod resync;
+mod reverse;
 mod walk;
 mod watch;
 
@@ -47,6 +48,7 @@ pub(crate) fn spawn(core: &Arc<Core>, tracker: &TaskTracker, shutdown: &Cancella
     sweeps.start("watch", config.watch_period, watch::Watch::default(), watch::pass);
     sweeps.start("audit", config.audit_step_period, audit::Audit::default(), audit::pass);
     sweeps.start("backlog", core.config.backlog_period, (), |core, _| backlog::pass(core));
+    sweeps.start("reverse_audit", config.reverse_audit_step_period, reverse::ReverseAudit::default(), reverse::pass);
     sweeps.start("keys", config.keys_period, (), |core, _| keys::pass(core));
 }
 

@@ -211,6 +211,50 @@ async fn the_audit_ends_what_is_in_quarantine_also_when_a_run_is_open() {
     }
 }
 
+/// The entry of a task that has ended and the entry of one that nobody knows go; the entry of a task that waits, the lease of one
+/// that runs, and the entry of a later run stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_reverse_audit_takes_out_what_leads_to_nothing() {
+    let mut config = config();
+    config.sweep.reverse_audit_rest = Duration::from_millis(50);
+    // Pages of one entry: the walk goes on where it was.
+    config.sweep.audit_rows = 1;
+    let system = start(config).await;
+    let (ended, late, waits, runs) =
+        (system.submit(echo()).await, system.submit(echo()).await, system.submit(echo()).await, system.submit(echo()).await);
+    for id in [&ended, &late, &waits, &runs] {
+        system.reaches(id, TaskState::Queued).await;
+    }
+    system.begin(&runs).await;
+    system.dispatcher.state().leased.insert(runs.clone());
+    let entry = |id: &String| system.dispatcher.state().entries.get(id).cloned().expect("an entry");
+    let (old, newer) = (entry(&ended), oxcart_proto::pb::dispatcher::v1::EntryKey { run: 2, ..entry(&late) });
+    for id in [&ended, &late] {
+        system.cancel(id).await;
+    }
+    let unknown = SystemIds.task_id().to_string();
+    {
+        let mut state = system.dispatcher.state();
+        let stranger = oxcart_proto::pb::dispatcher::v1::EntryKey { task_id: unknown.clone(), ..old.clone() };
+        state.entries.extend([(ended.clone(), old), (late.clone(), newer), (unknown.clone(), stranger)]);
+    }
+    let gone = async || (!system.dispatcher.has(&ended) && !system.dispatcher.has(&unknown)).then_some(());
+    wait_for("the reverse audit", PATIENCE, gone).await.expect("in time");
+    // It goes round once more.
+    let again = SystemIds.task_id().to_string();
+    {
+        let mut state = system.dispatcher.state();
+        let key = state.entries.values().next().cloned().expect("an entry");
+        let stranger = oxcart_proto::pb::dispatcher::v1::EntryKey { task_id: again.clone(), ..key };
+        state.entries.insert(again.clone(), stranger);
+    }
+    let gone = async || (!system.dispatcher.has(&again)).then_some(());
+    wait_for("another cycle", PATIENCE, gone).await.expect("in time");
+    for id in [&late, &waits, &runs] {
+        assert!(system.dispatcher.has(id), "{id} must stay");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_audit_finds_what_nobody_knows_of_and_closes_what_expired() {
     let mut config = config();

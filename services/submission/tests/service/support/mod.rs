@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use oxcart_proto::pb::{
     common::v1::{Task, TaskSpec, TaskState},
-    submission::v1::{GetTaskRequest, SubmitTaskRequest, submission_service_client::SubmissionServiceClient},
+    submission::v1::{CancelTaskRequest, GetTaskRequest, SubmitTaskRequest, submission_service_client::SubmissionServiceClient},
 };
 use oxcart_service::{Component as _, Metrics, local};
 use oxcart_store::{End, EndOutcome, RunKey, Start, StartOutcome, Store, StoreOptions};
@@ -47,6 +47,8 @@ pub(crate) fn config() -> Config {
     sweep.feeder_period = short;
     sweep.watch_period = short;
     sweep.audit_step_period = short;
+    sweep.reverse_audit_step_period = short;
+    sweep.reverse_audit_rest = Duration::from_secs(3600);
     sweep.audit_rest = Duration::from_secs(3600);
     sweep.audit_min_age = Duration::from_secs(3600);
     config
@@ -109,6 +111,11 @@ impl System {
     pub(crate) async fn get(&self, task_id: &str) -> Task {
         let request = GetTaskRequest { task_id: task_id.to_owned(), view: 0 };
         self.client.clone().get_task(request).await.expect("found").into_inner().task.expect("a task")
+    }
+
+    pub(crate) async fn cancel(&self, task_id: &str) {
+        let request = CancelTaskRequest { task_id: task_id.to_owned(), ..CancelTaskRequest::default() };
+        self.client.clone().cancel_task(request).await.expect("cancelled");
     }
 
     pub(crate) async fn reaches(&self, task_id: &str, state: TaskState) {
