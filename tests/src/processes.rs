@@ -111,8 +111,12 @@ impl Processes {
 
     /// A channel to a service.
     pub fn channel(&self, service: Service) -> Result<Channel> {
-        let address = format!("http://127.0.0.1:{}", self.replica(service)?.grpc());
-        Ok(Endpoint::from_shared(address)?.tcp_nodelay(true).connect_timeout(Duration::from_secs(5)).connect_lazy())
+        Ok(Endpoint::from_shared(self.address(service)?)?.tcp_nodelay(true).connect_timeout(Duration::from_secs(5)).connect_lazy())
+    }
+
+    /// Where a service listens.
+    pub fn address(&self, service: Service) -> Result<String> {
+        Ok(format!("http://127.0.0.1:{}", self.replica(service)?.grpc()))
     }
 
     /// Liveness, readiness and metrics of a service.

@@ -159,6 +159,12 @@ impl Store {
         run!(self.read [queue] agenda::best_without_room(&queue, limit))
     }
 
+    /// Pages over the agenda by task, after `after`: rows with what they are about.
+    pub async fn agenda_page(&self, after: Option<TaskId>, limit: usize) -> Result<Vec<AgendaVisit>, StoreError> {
+        let rows = run!(self.read [] agenda::page(after, limit))?;
+        run!(self.read [rows] agenda::visits(&rows))
+    }
+
     /// Rows of the agenda by queue and reason, counted up to `cap` each.
     pub async fn count_agenda(&self, cap: u64) -> Result<Vec<AgendaCount>, StoreError> {
         run!(self.read [] agenda::count(cap))

@@ -36,6 +36,8 @@ pub(crate) struct Core {
     pub(crate) waiters: Waiters,
     /// Steps that outlive the call that began them.
     pub(crate) tracker: TaskTracker,
+    /// Held by the verification that is under way.
+    pub(crate) verifying: Arc<tokio::sync::Mutex<()>>,
     /// Cancelled when the service goes down: streams and waits end.
     pub(crate) stopping: CancellationToken,
 }

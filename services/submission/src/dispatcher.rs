@@ -5,9 +5,9 @@ use std::{collections::HashSet, time::Duration};
 use oxcart_proto::{
     convert::scalar,
     pb::dispatcher::v1::{
-        EnqueueItem, EnqueueStatus, EnqueueTasksRequest, Entry as PbEntry, EntryKey, EntryPlace, FindMissingTasksRequest,
-        GetQueueInfoRequest, ListEntriesRequest, PartitionInfo, RemoveStatus, RemoveTasksRequest, StreamJournalRequest,
-        StreamJournalResponse, dispatcher_service_client::DispatcherServiceClient,
+        CheckEntriesRequest, DamagedEntry, EnqueueItem, EnqueueStatus, EnqueueTasksRequest, Entry as PbEntry, EntryKey, EntryPlace,
+        FindMissingTasksRequest, GetQueueInfoRequest, ListEntriesRequest, PartitionInfo, RemoveStatus, RemoveTasksRequest,
+        StreamJournalRequest, StreamJournalResponse, dispatcher_service_client::DispatcherServiceClient,
     },
 };
 use oxcart_store::Entry;
@@ -172,6 +172,20 @@ impl Dispatcher {
         let mut client = self.client.clone();
         let answer = self.within(client.list_entries(request)).await?;
         Ok(Page { items: answer.entries.into_iter().filter_map(Found::read).collect(), next: answer.next_page_token })
+    }
+
+    /// Lists entries of a queue whose parts do not fit together, looking at about `rows`.
+    pub(crate) async fn check_entries(
+        &self,
+        queue: &str,
+        rows: usize,
+        page_token: String,
+    ) -> Result<Page<DamagedEntry>, DispatcherError> {
+        let page_size = i32::try_from(rows).unwrap_or(i32::MAX);
+        let request = CheckEntriesRequest { queue: queue.to_owned(), page_size, page_token };
+        let mut client = self.client.clone();
+        let answer = self.within(client.check_entries(request)).await?;
+        Ok(Page { items: answer.damaged, next: answer.next_page_token })
     }
 
     /// Says which of at most 1000 entries are not there.

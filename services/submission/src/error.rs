@@ -7,6 +7,8 @@ use oxcart_store::{Conflict, StoreError};
 use oxcart_types::{EndKind, QueueName, RequestId, TaskId, Violations};
 use tonic::Status;
 
+use crate::sweep::SweepError;
+
 const SOON: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(2);
 /// Violations in one answer: details travel in HTTP/2 trailers, which clients take up to 16 KiB.
@@ -41,6 +43,10 @@ pub(crate) enum Error {
     Backlog { queue: QueueName, waiting: u64, limit: u64 },
     #[error("too many calls wait for tasks")]
     TooManyWaiters,
+    #[error("a verification is under way")]
+    Verifying,
+    #[error("the dispatcher cannot be asked: {0}")]
+    Dispatcher(String),
     #[error("the dispatcher has not confirmed what was submitted before")]
     Unconfirmed,
     #[error("the outcome of the commit is unknown")]
@@ -58,6 +64,17 @@ pub(crate) enum Error {
 impl From<StoreError> for Error {
     fn from(error: StoreError) -> Self {
         Self::Store(std::sync::Arc::new(error))
+    }
+}
+
+impl From<SweepError> for Error {
+    fn from(error: SweepError) -> Self {
+        match error {
+            SweepError::Store(error) => error.into(),
+            error @ (SweepError::Dispatcher(_) | SweepError::Cursor(_) | SweepError::NotTaken(_)) => {
+                Self::Dispatcher(status::chain(&error))
+            }
+        }
     }
 }
 
@@ -88,6 +105,8 @@ impl From<Error> for Status {
             Error::Busy => status::resource_exhausted(reason::OVERLOADED, text, SOON),
             Error::Backlog { .. } => status::resource_exhausted(reason::QUEUE_FULL, text, LATER),
             Error::TooManyWaiters => status::resource_exhausted(reason::TOO_MANY_WATCHERS, text, LATER),
+            Error::Verifying => status::resource_exhausted(reason::OVERLOADED, text, LATER),
+            Error::Dispatcher(_) => status::unavailable(reason::DISPATCHER_UNAVAILABLE, text, LATER),
             Error::Unconfirmed => status::unavailable(reason::DISPATCHER_UNAVAILABLE, text, LATER),
             Error::Unanswered => status::unavailable(reason::STORE_UNAVAILABLE, text, SOON),
             Error::ShuttingDown => status::unavailable(reason::SHUTTING_DOWN, text, SOON),

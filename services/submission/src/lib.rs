@@ -22,6 +22,7 @@ mod replay;
 mod service;
 mod sweep;
 mod update;
+mod verify;
 mod wait;
 
 pub use config::Config;

@@ -45,7 +45,7 @@ pub(crate) struct SweepLabels {
 }
 
 /// What sweepers do, so that every series is there from the start.
-const SWEEPS: [(&str, &str); 16] = [
+const SWEEPS: [(&str, &str); 20] = [
     ("handoffs", "enqueue"),
     ("agenda", "enqueue"),
     ("agenda", "close"),
@@ -61,6 +61,10 @@ const SWEEPS: [(&str, &str); 16] = [
     ("audit", "close"),
     ("audit", "poison"),
     ("reverse_audit", "remove"),
+    ("verify", "remove"),
+    ("verify", "enqueue"),
+    ("verify", "spill"),
+    ("verify", "close"),
     ("keys", "forget"),
 ];
 

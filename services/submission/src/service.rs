@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use oxcart_proto::pb::submission::v1::submission_service_server::{SERVICE_NAME, SubmissionServiceServer};
+use oxcart_proto::pb::submission::v1::{
+    submission_service_server::{SERVICE_NAME, SubmissionServiceServer},
+    verify_service_server::{SERVICE_NAME as VERIFY_SERVICE, VerifyServiceServer},
+};
 use oxcart_service::{Component, Metrics, NotReady, Readiness, ServiceError};
 use oxcart_store::Store;
 use oxcart_types::{Clock, IdSource, Limits};
@@ -16,7 +19,7 @@ use crate::{
     config::Config,
     core::Core,
     dispatcher::Dispatcher,
-    grpc::Api,
+    grpc::{Api, VerifyApi},
     handoff::Handoffs,
     metrics::Meters,
     reader::Reader,
@@ -75,6 +78,7 @@ impl Submission {
             replayer: Replayer::spawn(config.waiting_tasks.max(1), replays),
             waiters: Waiters::new(config.waiters, meters.clone()),
             tracker: TaskTracker::new(),
+            verifying: Arc::default(),
             stopping: CancellationToken::new(),
             config,
             store,
@@ -105,12 +109,13 @@ impl Component for Submission {
     }
 
     fn grpc_services(&self) -> &'static [&'static str] {
-        &[SERVICE_NAME]
+        &[SERVICE_NAME, VERIFY_SERVICE]
     }
 
     fn register(&self, routes: &mut RoutesBuilder) {
         let api = Api(Arc::clone(&self.core));
         routes.add_service(SubmissionServiceServer::new(api).max_decoding_message_size(Limits::MESSAGE_BYTES));
+        routes.add_service(VerifyServiceServer::new(VerifyApi(Arc::clone(&self.core))));
     }
 
     fn readiness(&self) -> Arc<dyn Readiness> {

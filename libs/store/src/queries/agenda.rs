@@ -83,6 +83,15 @@ pub(crate) async fn claim(conn: &mut Conn, now: Timestamp, until: Timestamp, lim
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Reads rows by task; see [`crate::Store::agenda_page`].
+pub(crate) async fn page(conn: &mut Conn, after: Option<TaskId>, limit: usize) -> Step<Vec<AgendaRow>> {
+    let query = raw(format!("SELECT {SLOT_COLUMNS} FROM agenda WHERE task > ? ORDER BY task LIMIT ?"))
+        .bind::<Binary, _>(after.map_or(Id16([0; 16]), Id16::from))
+        .bind::<BigInt, _>(i64::try_from(limit).unwrap_or(i64::MAX));
+    let slots = query.load::<AgendaSlot>(conn).await?;
+    Ok(slots.into_iter().map(AgendaSlot::decode).collect::<Result<_, _>>()?)
+}
+
 /// Adds what a visit needs to rows.
 pub(crate) async fn visits(conn: &mut Conn, rows: &[AgendaRow]) -> Step<Vec<AgendaVisit>> {
     let ids: Vec<TaskId> = rows.iter().map(|row| row.task).collect();

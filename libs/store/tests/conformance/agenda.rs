@@ -65,6 +65,21 @@ async fn a_commit_without_work_for_now_needs_no_outbox(#[values(Database::MariaD
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
+async fn the_agenda_is_read_page_by_page(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
+    let store = Fixture::new(database).await;
+    let (first, second) = (store.submit_one(aside(50, AgendaWhy::Time)).await, store.submit_one(aside(40, AgendaWhy::Time)).await);
+    store.close(&close(second, EndKind::Cancelled)).await.expect("close");
+    let page = store.agenda_page(None, 1).await.expect("read");
+    assert_eq!(page.iter().map(|visit| visit.row.task).collect::<Vec<_>>(), [first]);
+    assert_eq!((page[0].row.why, page[0].row.at), (AgendaWhy::Time, at(50)));
+    let page = store.agenda_page(Some(first), 9).await.expect("read");
+    let ended = page.iter().map(|visit| visit.task.as_ref().and_then(|task| task.head.latest?.end).map(|end| end.kind));
+    assert_eq!(ended.collect::<Vec<_>>(), [Some(EndKind::Cancelled)], "an ended task is told as such");
+    assert!(store.agenda_page(Some(second), 9).await.expect("read").is_empty());
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
 async fn due_rows_are_claimed_by_one(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
     let store = Fixture::new(database).await;
     let mut ids = HashSet::new();

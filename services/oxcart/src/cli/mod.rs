@@ -12,6 +12,7 @@ mod output;
 mod queue;
 mod serve;
 mod task;
+mod verify;
 mod version;
 mod worker;
 
@@ -79,6 +80,8 @@ enum Command {
     Queue(queue::QueueArgs),
     /// See workers
     Worker(worker::WorkerArgs),
+    /// Compare the database with the queues, and repair what does not agree
+    Verify(verify::VerifyArgs),
     /// Run real work through an embedded system and check the results
     Demo(demo::DemoArgs),
     /// Measure a running system
@@ -113,6 +116,7 @@ impl Command {
             Self::Task(args) => args.run(global, output).await,
             Self::Queue(args) => args.run(global, output).await,
             Self::Worker(args) => args.run(global, output).await,
+            Self::Verify(args) => args.run(global, output).await,
             Self::Demo(args) => args.run(output).await,
             Self::Bench(args) => {
                 let json = output.format() != Format::Table;

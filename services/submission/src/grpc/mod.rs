@@ -7,6 +7,7 @@ mod read;
 mod stream;
 mod submit;
 mod trace;
+mod verify;
 
 use std::{pin::Pin, sync::Arc};
 
@@ -16,6 +17,7 @@ use oxcart_types::{TaskId, Violations};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
+pub(crate) use self::verify::VerifyApi;
 use crate::{core::Core, error::Error};
 
 /// The gRPC service.

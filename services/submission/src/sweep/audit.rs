@@ -57,7 +57,7 @@ async fn expire(core: &Core, tasks: &[OpenTask], now: Timestamp) -> Result<(), S
 }
 
 /// Looks at open tasks that nobody keeps, at most 1000, for a sweeper.
-pub(super) async fn look(core: &Core, sweeper: &'static str, tasks: &[OpenTask], now: Timestamp) -> Result<(), SweepError> {
+pub(crate) async fn look(core: &Core, sweeper: &'static str, tasks: &[OpenTask], now: Timestamp) -> Result<(), SweepError> {
     let mut offered = Vec::new();
     for task in tasks {
         match audit(task, now, core.config.sweep.open_run_age) {

@@ -23,6 +23,7 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::orphans::end_orphans;
+pub(crate) use self::{audit::look as audit_tasks, walk::Walk};
 use crate::{backlog, core::Core, dispatcher::DispatcherError};
 
 /// Why a pass failed; it is logged and repeated by the reconciler.

@@ -11,11 +11,11 @@ use crate::admission::before;
 
 /// What a step found.
 #[derive(Debug, Default)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// Tasks that are open and that no agenda row hides.
-    pub(super) open: Vec<OpenTask>,
+    pub(crate) open: Vec<OpenTask>,
     /// Tasks with a limit of time that wait for room in their queues.
-    pub(super) without_room: Vec<OpenTask>,
+    pub(crate) without_room: Vec<OpenTask>,
 }
 
 /// Where the mark of the tasks is kept: no open task that was never replayed has a smaller id.
@@ -30,7 +30,7 @@ const TIME: &str = "%Y-%m-%dT%H:%M:%S%.6fZ";
 
 /// A walk under way.
 #[derive(Debug)]
-pub(super) struct Walk {
+pub(crate) struct Walk {
     position: Position,
     replays_from: Option<ReplayPosition>,
     first_open: Option<TaskId>,
@@ -48,7 +48,7 @@ enum Position {
 
 impl Walk {
     /// Begins where the marks are.
-    pub(super) async fn begin(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
+    pub(crate) async fn begin(store: &Store, now: Timestamp) -> Result<Self, StoreError> {
         let after: Option<TaskId> = store.cursor(TASKS).await?.and_then(|text| text.parse().ok());
         let replays_from = store.cursor(REPLAYS).await?.and_then(|text| read_time(&text));
         Ok(Self {
@@ -60,8 +60,19 @@ impl Walk {
         })
     }
 
+    /// Begins at the first task and the first replay, whatever the marks say.
+    pub(crate) fn whole(now: Timestamp) -> Self {
+        Self {
+            position: Position::Tasks(None),
+            replays_from: None,
+            first_open: None,
+            first_open_replay: None,
+            lag: before(now, LAG),
+        }
+    }
+
     /// Takes a step of at most `rows` tasks, of which those count that were submitted or replayed before `made_before`.
-    pub(super) async fn step(&mut self, store: &Store, made_before: Timestamp, rows: usize) -> Result<Found, StoreError> {
+    pub(crate) async fn step(&mut self, store: &Store, made_before: Timestamp, rows: usize) -> Result<Found, StoreError> {
         match self.position {
             Position::Tasks(after) => {
                 let walk = store.walk_open(after, made_before, rows).await?;
@@ -81,12 +92,12 @@ impl Walk {
     }
 
     /// Everything was seen.
-    pub(super) const fn is_over(&self) -> bool {
+    pub(crate) const fn is_over(&self) -> bool {
         matches!(self.position, Position::End)
     }
 
     /// Moves the marks up to what was found open; for a walk that is over.
-    pub(super) async fn move_marks(&self, store: &Store) -> Result<(), StoreError> {
+    pub(crate) async fn move_marks(&self, store: &Store) -> Result<(), StoreError> {
         let highest = TaskId::lowest_at(self.lag);
         let mark = self.first_open.map_or(highest, |open| predecessor(open).min(highest));
         store.set_cursor(TASKS, &mark.to_string()).await?;
