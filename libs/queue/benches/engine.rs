@@ -13,7 +13,7 @@ use std::{
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use oxcart_queue::{
     Claim, Complete, EngineOptions, Enqueue, EnqueueCause, EntryKey, LeaseRequest, MemoryEngine, Outcome, Partition, QueueEngine,
-    RedisEngine, RedisOptions,
+    RedisEngine, RedisOptions, Settings,
 };
 use oxcart_testkit::RedisServer;
 use oxcart_types::{IdSource as _, Priority, Run, SystemClock, SystemIds};
@@ -54,7 +54,7 @@ impl Bench {
     async fn lease_and_complete(&self, batch: usize) {
         let worker = SystemIds.worker_id();
         let claims = (0..batch).map(|_| Claim { token: SystemIds.lease_token(), worker }).collect();
-        let request = LeaseRequest { claims, claim_ttl: Duration::from_secs(600), reap: true };
+        let request = LeaseRequest { claims, claim_ttl: Duration::from_secs(600), reap: true, settings: Settings::default() };
         let leased = self.engine.lease(&self.partition, &request).await.expect("lease");
         assert_eq!(leased.granted.len(), batch);
         let end = |granted: &oxcart_queue::Granted| Complete {

@@ -100,6 +100,15 @@ pub struct Claim {
     pub worker: WorkerId,
 }
 
+/// The part of a queue's settings that the engine acts on. SQL owns them; here they live as long as the partition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub struct Settings {
+    /// Grows with every change; an older one changes nothing. 0 for none: the defaults.
+    pub revision: u64,
+    /// Give nothing out.
+    pub paused: bool,
+}
+
 /// A request for leases.
 #[derive(Debug, Clone)]
 pub struct LeaseRequest {
@@ -109,6 +118,9 @@ pub struct LeaseRequest {
     pub claim_ttl: Duration,
     /// Take expired leases back first. Not right after an outage: their holders could not extend them.
     pub reap: bool,
+    /// What the caller knows of the settings: applied first when the partition has older ones, so that a pause outlives a
+    /// partition that was lost.
+    pub settings: Settings,
 }
 
 /// A lease given out.
@@ -134,6 +146,8 @@ pub struct Leased {
     pub ready: u64,
     /// Until the next delayed entry is due; `None` when there is none.
     pub next_due: Option<Duration>,
+    /// The settings that the call obeyed.
+    pub settings: Settings,
 }
 
 /// A lease that its holder works on, with all that is needed to make it again.
@@ -371,6 +385,8 @@ pub struct PartitionStats {
     pub quarantined: u64,
     /// The ready entry that goes next; its id tells when it was submitted.
     pub next_ready: Option<TaskId>,
+    /// The settings in force.
+    pub settings: Settings,
 }
 
 /// What happened to an entry.
@@ -527,6 +543,10 @@ pub trait QueueEngine: Send + Sync + 'static {
     /// Gives out ready entries. Promotes due ones and takes back expired leases first, if allowed, so that a lease call alone
     /// keeps a partition moving.
     async fn lease(&self, partition: &Partition, request: &LeaseRequest) -> Result<Leased, QueueError>;
+
+    /// Applies settings, unless newer ones are in force; returns those in force then. While a partition is paused nothing is given
+    /// out, and everything else goes on. Makes the partition when it is new. The end of a pause is announced.
+    async fn configure(&self, partition: &Partition, settings: Settings) -> Result<Settings, QueueError>;
 
     /// Extends leases by their tokens; makes those again that the engine does not know.
     async fn extend(&self, partition: &Partition, cause: ExtendCause, items: &[Extend]) -> Result<Vec<LeaseStatus>, QueueError>;

@@ -17,6 +17,8 @@ mod lookups;
 mod order;
 #[path = "conformance/pages.rs"]
 mod pages;
+#[path = "conformance/settings.rs"]
+mod settings;
 #[path = "conformance/time.rs"]
 mod time;
 #[path = "conformance/wakeups.rs"]

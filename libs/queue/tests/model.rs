@@ -14,7 +14,7 @@ use std::{collections::HashMap, time::Duration};
 use bytes::Bytes;
 use oxcart_queue::{
     Claim, Complete, EngineOptions, Enqueue, EnqueueCause, EntryKey, Extend, ExtendCause, Inspected, JournalEntry, JournalFrom,
-    JournalId, LeaseRequest, LeaseStatus, Outcome, PartitionStats, Place, Release, Remove, TickLimits, Transition,
+    JournalId, LeaseRequest, LeaseStatus, Outcome, PartitionStats, Place, Release, Remove, Settings, TickLimits, Transition,
 };
 use oxcart_types::{LeaseToken, TaskId};
 use proptest::{
@@ -44,13 +44,21 @@ fn key(number: u64) -> EntryKey {
 #[derive(Debug, Clone)]
 enum Step {
     Enqueue(Vec<(u64, u32, u64, EnqueueCause, &'static str)>),
-    Lease { wanted: u64, ttl_ms: u64 },
+    Lease {
+        wanted: u64,
+        ttl_ms: u64,
+    },
     Extend(ExtendCause, Vec<(u64, u32, bool, u8, u64)>),
     Complete(Vec<(u64, bool, Outcome, &'static str)>),
     Release(Vec<(u64, bool, u64, bool)>),
     Remove(Vec<(u64, u32, bool)>),
     Missing(u32),
-    Tick { promote: usize, reap: usize },
+    Tick {
+        promote: usize,
+        reap: usize,
+    },
+    /// Settings of this revision, paused or not.
+    Configure(u64, bool),
     Advance(u64),
 }
 
@@ -84,6 +92,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|items| Step::Remove(items.into_iter().map(|(n, (run, take))| (n, run, take)).collect())),
         1 => runs().prop_map(Step::Missing),
         2 => (0..4_usize, 0..4_usize).prop_map(|(promote, reap)| Step::Tick { promote, reap }),
+        1 => (0..9_u64, prop::bool::weighted(0.3)).prop_map(|(revision, paused)| Step::Configure(revision, paused)),
         4 => select(vec![1, 999, 1000, 5000, 10_000, 61_000]).prop_map(Step::Advance),
     ];
     prop::collection::vec(step, 1..60)
@@ -189,7 +198,7 @@ impl Driver {
             }
             Step::Lease { wanted, ttl_ms } => {
                 let claims = (0..*wanted).map(|_| Claim { token: self.fresh(), worker: items::worker() }).collect();
-                let request = LeaseRequest { claims, claim_ttl: ms(ttl_ms), reap: true };
+                let request = LeaseRequest { claims, claim_ttl: ms(ttl_ms), reap: true, settings: Settings::default() };
                 let leased = engine.lease(&partition, &request).await.unwrap();
                 self.held.extend(leased.granted.iter().map(|granted| (granted.key.task, granted.token)));
                 format!("{leased:?}")
@@ -235,6 +244,10 @@ impl Driver {
             }
             Step::Tick { promote, reap } => {
                 format!("{:?}", engine.tick(&partition, TickLimits { promote: *promote, reap: *reap }).await.unwrap())
+            }
+            Step::Configure(revision, paused) => {
+                let settings = Settings { revision: *revision, paused: *paused };
+                format!("{:?}", engine.configure(&partition, settings).await.unwrap())
             }
             Step::Advance(by) => {
                 self.rig.advance(ms(by)).await;

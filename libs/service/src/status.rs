@@ -31,6 +31,8 @@ pub mod reason {
     reasons! {
         /// No task has this id.
         TASK_NOT_FOUND;
+        /// No queue has this name.
+        QUEUE_NOT_FOUND;
         /// No service has this name.
         SERVICE_NOT_FOUND;
         /// A task with this id exists already, with another body.

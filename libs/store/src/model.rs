@@ -543,6 +543,33 @@ pub struct WorkerRow {
     pub info: Vec<u8>,
 }
 
+/// A queue that has settings of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct QueueRow {
+    /// Queue.
+    pub queue: QueueName,
+    /// Grows with every change; above the time of the change in microseconds, so that it grows even over a database that was
+    /// set back.
+    pub revision: u64,
+    /// Set while nothing is given out.
+    pub pause: Option<Pause>,
+    /// When it first had settings.
+    pub created_at: Timestamp,
+    /// When they were last changed.
+    pub updated_at: Timestamp,
+}
+
+/// Who paused a queue, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pause {
+    /// Since.
+    pub since: Timestamp,
+    /// Who.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
 /// Tasks that wait in SQL, by queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgendaCount {

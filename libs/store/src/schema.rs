@@ -149,4 +149,16 @@ table! {
     }
 }
 
+table! {
+    queues (name) {
+        name -> Text,
+        revision -> BigInt,
+        paused_at -> Nullable<Timestamp>,
+        paused_by -> Nullable<Text>,
+        pause_reason -> Nullable<Text>,
+        created_at -> Timestamp,
+        updated_at -> Timestamp,
+    }
+}
+
 allow_tables_to_appear_in_same_query!(tasks, starts, ends, live, cancels, replays, agenda, handoffs);

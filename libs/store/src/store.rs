@@ -307,6 +307,36 @@ impl Store {
         run!(self.read [] read::runs(task, after, limit))
     }
 
+    /// Reads the settings of queues; those without any are left out.
+    pub async fn queues(&self) -> Result<Vec<QueueRow>, StoreError> {
+        run!(self.read [] queues::all())
+    }
+
+    /// Reads the settings of a queue; `None` when it has none of its own.
+    pub async fn queue(&self, queue: &QueueName) -> Result<Option<QueueRow>, StoreError> {
+        let queue = queue.clone();
+        run!(self.read [queue] queues::get(&queue))
+    }
+
+    /// Pauses a queue. Paused already: who and why are changed, the time stays.
+    pub async fn pause_queue(&self, queue: &QueueName, pause: &Pause) -> Result<QueueRow, StoreError> {
+        let (queue, pause) = (queue.clone(), pause.clone());
+        run!(self.write [queue, pause] queues::pause(&queue, &pause))
+    }
+
+    /// Ends the pause of a queue. Not paused: nothing changes; `None` when it has no settings of its own.
+    pub async fn resume_queue(&self, queue: &QueueName, now: Timestamp) -> Result<Option<QueueRow>, StoreError> {
+        let queue = queue.clone();
+        run!(self.write [queue] queues::resume(&queue, now))
+    }
+
+    /// Lifts the revision of a queue above another, when it is not: somebody has settings of a later revision than SQL, which
+    /// owns them.
+    pub async fn lift_queue(&self, queue: &QueueName, above: u64, now: Timestamp) -> Result<Option<QueueRow>, StoreError> {
+        let queue = queue.clone();
+        run!(self.write [queue] queues::lift(&queue, above, now))
+    }
+
     /// Writes workers; one seen before is replaced.
     pub async fn put_workers(&self, rows: &[WorkerRow]) -> Result<(), StoreError> {
         let rows = rows.to_vec();

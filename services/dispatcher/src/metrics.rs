@@ -73,7 +73,8 @@ const OUTCOMES: [&str; 6] = ["done", "failed", "cancelled", "dropped", "retried"
 const LEASE_STATUSES: [&str; 4] = ["ok", "adopted", "unknown", "lost"];
 const ENQUEUE_STATUSES: [&str; 5] = ["created", "exists", "older", "superseded", "window_full"];
 const DECISIONS: [&str; 3] = ["retry", "stretched", "fail"];
-const OPERATIONS: [&str; 15] = [
+const OPERATIONS: [&str; 16] = [
+    "configure",
     "enqueue",
     "lease",
     "start",

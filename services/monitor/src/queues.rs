@@ -10,10 +10,15 @@ use oxcart_proto::{
         monitor::v1::QueueStats,
     },
 };
-use oxcart_store::model::{AgendaCount, AgendaWhy};
+use oxcart_store::model::{AgendaCount, AgendaWhy, QueueRow};
 
 /// All queues that anybody knows of, by name.
-pub(crate) fn stats(partitions: Vec<PartitionInfo>, agenda: Vec<AgendaCount>, workers: &[WorkerInfo]) -> Vec<QueueStats> {
+pub(crate) fn stats(
+    partitions: Vec<PartitionInfo>,
+    agenda: Vec<AgendaCount>,
+    settings: Vec<QueueRow>,
+    workers: &[WorkerInfo],
+) -> Vec<QueueStats> {
     let mut queues = BTreeMap::<String, QueueStats>::new();
     let mut ages = BTreeMap::<String, Duration>::new();
     for partition in partitions {
@@ -30,6 +35,9 @@ pub(crate) fn stats(partitions: Vec<PartitionInfo>, agenda: Vec<AgendaCount>, wo
     }
     for count in agenda.into_iter().filter(|count| waits_in_sql(count.why)) {
         entry(&mut queues, count.queue.to_string()).pending_count += i64::try_from(count.count).unwrap_or(i64::MAX);
+    }
+    for row in settings {
+        entry(&mut queues, row.queue.to_string()).paused = row.pause.is_some();
     }
     for worker in workers.iter().filter(|worker| takes_tasks(worker.state())) {
         for subscription in &worker.queues {
@@ -85,14 +93,25 @@ mod tests {
             queues: vec![QueueSubscription { queue: "mail".to_owned(), slots, ..Default::default() }],
             ..Default::default()
         };
+        let now = oxcart_types::Timestamp::UNIX_EPOCH;
+        let resumed = |queue: &str| QueueRow {
+            queue: queue.parse().expect("a name"),
+            revision: 1,
+            pause: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let pause = Some(oxcart_store::Pause { since: now, by: String::new(), reason: String::new() });
+        let paused = |queue: &str| QueueRow { pause: pause.clone(), ..resumed(queue) };
         let stats = stats(
             vec![partition("mail", 2, 5), partition("mail", 3, 9)],
             vec![count("far", AgendaWhy::Time, 7), count("mail", AgendaWhy::Room, 1), count("mail", AgendaWhy::Retry, 4)],
+            vec![paused("far"), resumed("mail")],
             &[worker(WorkerState::Active, 0), worker(WorkerState::Active, 2), worker(WorkerState::Lost, 0)],
         );
         let names: Vec<_> = stats.iter().map(|q| q.queue.as_str()).collect();
         assert_eq!(names, ["far", "mail"]);
-        assert_eq!(stats[0].pending_count, 7);
+        assert_eq!((stats[0].pending_count, stats[0].paused, stats[1].paused), (7, true, false));
         let mail = &stats[1];
         assert_eq!((mail.pending_count, mail.ready_count, mail.worker_count, mail.slot_count), (1, 5, 2, 10));
         assert_eq!(mail.oldest_ready_age.map(|age| age.seconds), Some(9));

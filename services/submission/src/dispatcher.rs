@@ -5,12 +5,13 @@ use std::{collections::HashSet, time::Duration};
 use oxcart_proto::{
     convert::scalar,
     pb::dispatcher::v1::{
-        CheckEntriesRequest, DamagedEntry, EnqueueItem, EnqueueStatus, EnqueueTasksRequest, Entry as PbEntry, EntryKey, EntryPlace,
-        FindMissingTasksRequest, GetQueueInfoRequest, ListEntriesRequest, PartitionInfo, RemoveStatus, RemoveTasksRequest,
-        StreamJournalRequest, StreamJournalResponse, dispatcher_service_client::DispatcherServiceClient,
+        CheckEntriesRequest, ConfigureQueuesRequest, DamagedEntry, EnqueueItem, EnqueueStatus, EnqueueTasksRequest,
+        Entry as PbEntry, EntryKey, EntryPlace, FindMissingTasksRequest, GetQueueInfoRequest, ListEntriesRequest, PartitionInfo,
+        QueueConfig, RemoveStatus, RemoveTasksRequest, StreamJournalRequest, StreamJournalResponse,
+        dispatcher_service_client::DispatcherServiceClient,
     },
 };
-use oxcart_store::Entry;
+use oxcart_store::{Entry, QueueRow};
 use oxcart_types::{FairnessKey, Limits, QueueName, Run, TaskId, Timestamp};
 use tonic::{Code, Status, Streaming, transport::Channel};
 
@@ -205,6 +206,18 @@ impl Dispatcher {
         let queues = queues.iter().map(|queue| queue.as_str().to_owned()).collect();
         let mut client = self.client.clone();
         Ok(self.within(client.get_queue_info(GetQueueInfoRequest { queues })).await?.partitions)
+    }
+
+    /// Applies settings of at most 1000 queues.
+    pub(crate) async fn configure(&self, queues: &[QueueRow]) -> Result<(), DispatcherError> {
+        let config = |row: &QueueRow| QueueConfig {
+            queue: row.queue.as_str().to_owned(),
+            revision: i64::try_from(row.revision).unwrap_or(i64::MAX),
+            paused: row.pause.is_some(),
+        };
+        let queues = queues.iter().map(config).collect();
+        let mut client = self.client.clone();
+        self.within(client.configure_queues(ConfigureQueuesRequest { queues })).await.map(drop)
     }
 
     /// Opens the journal.

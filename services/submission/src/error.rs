@@ -25,6 +25,8 @@ pub(crate) enum Error {
     TaskConflict(Conflict),
     #[error("task {0} does not exist")]
     NoTask(TaskId),
+    #[error("queue {0} does not exist")]
+    NoQueue(QueueName),
     #[error("task {0} has a run that is open")]
     Running(TaskId),
     #[error("task {0} has ended as {1}")]
@@ -96,6 +98,7 @@ impl From<Error> for Status {
             Error::Conflict(conflict) => conflicting(conflict, |index| format!("tasks[{index}]")),
             Error::TaskConflict(conflict) => conflicting(conflict, |_| "task".to_owned()),
             Error::NoTask(id) => status::not_found(reason::TASK_NOT_FOUND, "task", id.to_string()),
+            Error::NoQueue(queue) => status::not_found(reason::QUEUE_NOT_FOUND, "queue", queue.to_string()),
             Error::Running(id) => status::failed_precondition(reason::TASK_RUNNING, id.to_string(), text),
             Error::Finished(id, _) => status::failed_precondition(reason::TASK_FINISHED, id.to_string(), text),
             Error::NotFinished(id) => status::failed_precondition(reason::TASK_NOT_FINISHED, id.to_string(), text),

@@ -17,6 +17,7 @@ mod error;
 mod grpc;
 mod handoff;
 pub mod metrics;
+mod queues;
 mod reader;
 mod replay;
 mod service;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use oxcart_proto::pb::submission::v1::{
+    queue_service_server::{QueueServiceServer, SERVICE_NAME as QUEUE_SERVICE},
     submission_service_server::{SERVICE_NAME, SubmissionServiceServer},
     verify_service_server::{SERVICE_NAME as VERIFY_SERVICE, VerifyServiceServer},
 };
@@ -19,7 +20,7 @@ use crate::{
     config::Config,
     core::Core,
     dispatcher::Dispatcher,
-    grpc::{Api, VerifyApi},
+    grpc::{Api, QueueApi, VerifyApi},
     handoff::Handoffs,
     metrics::Meters,
     reader::Reader,
@@ -109,12 +110,13 @@ impl Component for Submission {
     }
 
     fn grpc_services(&self) -> &'static [&'static str] {
-        &[SERVICE_NAME, VERIFY_SERVICE]
+        &[SERVICE_NAME, QUEUE_SERVICE, VERIFY_SERVICE]
     }
 
     fn register(&self, routes: &mut RoutesBuilder) {
         let api = Api(Arc::clone(&self.core));
         routes.add_service(SubmissionServiceServer::new(api).max_decoding_message_size(Limits::MESSAGE_BYTES));
+        routes.add_service(QueueServiceServer::new(QueueApi(Arc::clone(&self.core))));
         routes.add_service(VerifyServiceServer::new(VerifyApi(Arc::clone(&self.core))));
     }
 
@@ -125,6 +127,8 @@ impl Component for Submission {
     async fn run(self: Box<Self>, shutdown: CancellationToken) -> Result<(), ServiceError> {
         let core = self.core;
         let sweepers = TaskTracker::new();
+        // Before anything is offered: a queue in memory begins without settings.
+        sweep::tell_settings(&core).await;
         sweep::spawn(&core, &sweepers, &shutdown, &self.metrics);
         core.waiters.follow(&core.dispatcher, &shutdown).await;
         // Waits and streams end; what they began is finished.

@@ -4,7 +4,7 @@ use oxcart_types::{LeaseToken, WorkerId};
 
 use super::state::{Entry, Spot, State};
 use crate::{
-    engine::{EngineOptions, EntryKey, TickLimits, Transition},
+    engine::{EngineOptions, EntryKey, Settings, TickLimits, Transition},
     record::{Fact, RecordWriter},
     rules::{Reaped, reaped},
 };
@@ -91,6 +91,16 @@ impl<'a> Call<'a> {
 
     pub(super) const fn leased(&self, ttl_ms: u64, token: LeaseToken) -> Spot {
         Spot::Leased { until_ms: self.now_ms + ttl_ms, token }
+    }
+
+    /// Applies settings that are newer than those in force. The end of a pause is as if what is ready had become so now.
+    pub(super) fn configure(&mut self, settings: Settings) {
+        if settings.revision > self.state.settings.revision {
+            self.state.settings = settings;
+            self.changed = true;
+            self.was_idle |= !settings.paused;
+            self.readied |= !settings.paused;
+        }
     }
 
     /// Takes leases back that have run out.

@@ -26,7 +26,7 @@ use crate::{
     engine::{
         Checked, Complete, EngineOptions, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Inspected, JournalFrom, JournalId,
         JournalRead, LeaseRequest, LeaseStatus, Leased, Listed, MAX_ITEMS, PageCursor, Partition, PartitionStats, Place, Presence,
-        QueueEngine, QueueError, Release, Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG, Wakeup,
+        QueueEngine, QueueError, Release, Remove, RemoveStatus, Settings, TickLimits, Ticked, WAKEUP_BACKLOG, Wakeup,
     },
     rules::notes_fit,
 };
@@ -108,6 +108,13 @@ impl QueueEngine for MemoryEngine {
             return Ok(Leased::default());
         }
         Ok(self.write(partition, |call| operations::lease(call, request)))
+    }
+
+    async fn configure(&self, partition: &Partition, settings: Settings) -> Result<Settings, QueueError> {
+        Ok(self.write(partition, |call| {
+            call.configure(settings);
+            call.state.settings
+        }))
     }
 
     async fn extend(&self, partition: &Partition, cause: ExtendCause, items: &[Extend]) -> Result<Vec<LeaseStatus>, QueueError> {

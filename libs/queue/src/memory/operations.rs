@@ -33,6 +33,7 @@ pub(super) fn enqueue(call: &mut Call<'_>, item: &Enqueue, with_note: bool) -> E
 }
 
 pub(super) fn lease(call: &mut Call<'_>, request: &LeaseRequest) -> Leased {
+    call.configure(request.settings);
     let limits = TickLimits::default();
     call.settle_time(if request.reap { limits } else { TickLimits { reap: 0, ..limits } });
     let turn = call.state.turns + 1;
@@ -42,7 +43,8 @@ pub(super) fn lease(call: &mut Call<'_>, request: &LeaseRequest) -> Leased {
     let mut granted = Vec::with_capacity(request.claims.len());
     // Per band: the pass of the last entry given out, and how many were.
     let mut served: HashMap<u8, (u64, u64)> = HashMap::new();
-    for Claim { token, worker } in &request.claims {
+    let claims: &[Claim] = if call.state.settings.paused { &[] } else { &request.claims };
+    for Claim { token, worker } in claims {
         let mut next = call.state.next_ready(from_band);
         if next.is_none() {
             from_band = 0;
@@ -65,7 +67,7 @@ pub(super) fn lease(call: &mut Call<'_>, request: &LeaseRequest) -> Leased {
         call.state.fairness.served(band, pass, count);
     }
     let next_due = call.state.next_due().map(|(due_ms, _)| until(due_ms, call.now_ms));
-    Leased { granted, ready: call.state.ready_count(), next_due }
+    Leased { granted, ready: call.state.ready_count(), next_due, settings: call.state.settings }
 }
 
 pub(super) fn extend(call: &mut Call<'_>, cause: ExtendCause, item: &Extend) -> LeaseStatus {
@@ -190,6 +192,7 @@ pub(super) fn stats(state: &State) -> PartitionStats {
         leased: state.leased_count(),
         quarantined: state.quarantined_count(),
         next_ready: state.next_ready(0),
+        settings: state.settings,
     }
 }
 

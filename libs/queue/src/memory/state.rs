@@ -8,7 +8,7 @@ use std::{
 use oxcart_types::{LeaseToken, Run, TaskId};
 
 use super::{fairness::Fairness, journal::Journal};
-use crate::engine::EntryKey;
+use crate::engine::{EntryKey, Settings};
 
 /// Where an entry is, with what only an entry there has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,6 +43,7 @@ pub(super) struct State {
     pub(super) seq: u64,
     /// Lease calls that gave something out.
     pub(super) turns: u64,
+    pub(super) settings: Settings,
     pub(super) fairness: Fairness,
     pub(super) journal: Journal,
     entries: HashMap<TaskId, Entry>,
@@ -58,6 +59,7 @@ impl State {
             incarnation,
             seq: 0,
             turns: 0,
+            settings: Settings::default(),
             fairness: Fairness::default(),
             journal: Journal::new(journal_calls),
             entries: HashMap::new(),

@@ -25,7 +25,7 @@ use crate::{
     engine::{
         Checked, Complete, EngineOptions, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, Inspected, JournalFrom,
         JournalRead, LeaseRequest, LeaseStatus, Leased, Listed, MAX_ITEMS, PageCursor, Partition, PartitionStats, Place, Presence,
-        QueueEngine, QueueError, Release, Remove, RemoveStatus, TickLimits, Ticked, WAKEUP_BACKLOG, Wakeup,
+        QueueEngine, QueueError, Release, Remove, RemoveStatus, Settings, TickLimits, Ticked, WAKEUP_BACKLOG, Wakeup,
     },
     rules::{notes_fit, to_millis},
 };
@@ -190,10 +190,20 @@ impl QueueEngine for RedisEngine {
             text(if request.reap { limits.reap } else { 0 }),
             text(self.options.max_deliveries),
             text(self.options.lowest_band_every),
+            text(request.settings.revision),
+            text(u8::from(request.settings.paused)),
         ];
         args.extend(request.claims.iter().map(wire::claim));
-        let (_, (grants, ready, next_due)): (_, (Bytes, u64, i64)) = self.write(partition, &self.scripts.lease, args).await?;
-        Ok(Leased { granted: reply::granted(&grants, &request.claims)?, ready, next_due: reply::duration(next_due) })
+        let (_, (grants, ready, next_due, revision, paused)): (_, (Bytes, u64, i64, u64, u8)) =
+            self.write(partition, &self.scripts.lease, args).await?;
+        let granted = reply::granted(&grants, &request.claims)?;
+        Ok(Leased { granted, ready, next_due: reply::duration(next_due), settings: reply::settings(revision, paused) })
+    }
+
+    async fn configure(&self, partition: &Partition, settings: Settings) -> Result<Settings, QueueError> {
+        let args = [text(settings.revision), text(u8::from(settings.paused))];
+        let (_, (revision, paused)): (_, (u64, u8)) = self.write(partition, &self.scripts.configure, args).await?;
+        Ok(reply::settings(revision, paused))
     }
 
     async fn extend(&self, partition: &Partition, cause: ExtendCause, items: &[Extend]) -> Result<Vec<LeaseStatus>, QueueError> {

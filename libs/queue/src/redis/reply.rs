@@ -9,7 +9,7 @@ use super::wire::{MEMBER_BYTES, key_from, key_of, run_and_deliveries};
 use crate::{
     engine::{
         Claim, Damage, Damaged, EnqueueStatus, EntryKey, Granted, Inspected, JournalFrom, JournalId, JournalRead, LeaseStatus,
-        PartitionStats, Place, Presence, QueueError, RemoveStatus,
+        PartitionStats, Place, Presence, QueueError, RemoveStatus, Settings,
     },
     record,
 };
@@ -134,11 +134,16 @@ pub(super) fn damaged((damage, task, member, run): &DamagedParts) -> Result<Dama
     Ok(Damaged { task, known: key_of(member).zip(run), damage })
 }
 
+/// Settings as scripts tell them.
+pub(super) const fn settings(revision: u64, paused: u8) -> Settings {
+    Settings { revision, paused: paused != 0 }
+}
+
 /// Numbers as `stats.lua` tells them.
-pub(super) type StatsParts = (u64, u64, u64, u64, u64, Bytes);
+pub(super) type StatsParts = (u64, u64, u64, u64, u64, Bytes, u64, u8);
 
 pub(super) fn stats(incarnation: u64, parts: &StatsParts) -> Result<PartitionStats, QueueError> {
-    let (seq, ready, delayed, leased, quarantined, next) = parts;
+    let (seq, ready, delayed, leased, quarantined, next, revision, paused) = parts;
     let next_ready = match key_of(next) {
         Some(key) => Some(key.task),
         None if next.is_empty() => None,
@@ -152,6 +157,7 @@ pub(super) fn stats(incarnation: u64, parts: &StatsParts) -> Result<PartitionSta
         leased: *leased,
         quarantined: *quarantined,
         next_ready,
+        settings: settings(*revision, *paused),
     })
 }
 

@@ -9,6 +9,7 @@ const LIB: &str = include_str!("scripts/lib.lua");
 pub(super) struct Scripts {
     pub(super) enqueue: Script,
     pub(super) lease: Script,
+    pub(super) configure: Script,
     pub(super) extend: Script,
     pub(super) complete: Script,
     pub(super) release: Script,
@@ -27,6 +28,7 @@ impl Scripts {
         Self {
             enqueue: script(include_str!("scripts/enqueue.lua")),
             lease: script(include_str!("scripts/lease.lua")),
+            configure: script(include_str!("scripts/configure.lua")),
             extend: script(include_str!("scripts/extend.lua")),
             complete: script(include_str!("scripts/complete.lua")),
             release: script(include_str!("scripts/release.lua")),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use oxcart_queue::{
     Claim, Complete, Enqueue, EnqueueCause, EnqueueStatus, EntryKey, Extend, Granted, JournalEntry, JournalFrom, LeaseRequest,
-    LeaseStatus, Outcome, Partition, Place, QueueEngine, Release, Transition,
+    LeaseStatus, Outcome, Partition, Place, QueueEngine, Release, Settings, Transition,
 };
 use oxcart_types::{LeaseToken, Run, TaskId, WorkerId};
 
@@ -65,7 +65,7 @@ pub fn entry_run(number: u64, run_: u32) -> Enqueue {
 
 pub fn request(tokens: impl IntoIterator<Item = u64>) -> LeaseRequest {
     let claims = tokens.into_iter().map(|number| Claim { token: token(number), worker: worker() }).collect();
-    LeaseRequest { claims, claim_ttl: CLAIM, reap: true }
+    LeaseRequest { claims, claim_ttl: CLAIM, reap: true, settings: Settings::default() }
 }
 
 pub fn done(granted: &Granted) -> Complete {

@@ -12,6 +12,7 @@ pub(crate) mod heads;
 pub(crate) mod keys;
 pub(crate) mod list;
 pub(crate) mod live;
+pub(crate) mod queues;
 pub(crate) mod read;
 pub(crate) mod replay;
 pub(crate) mod retention;

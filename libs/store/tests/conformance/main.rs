@@ -8,6 +8,7 @@ mod agenda;
 mod closing;
 mod faults;
 mod model;
+mod queues;
 mod random;
 mod reading;
 mod replaying;

@@ -20,7 +20,7 @@ use tonic::{Request, Response, Status};
 
 use super::{
     decode::{self, Group, Keyed},
-    pages,
+    pages, settings,
 };
 use crate::{core::Core, error::DispatcherError, journal, session};
 
@@ -173,6 +173,14 @@ impl DispatcherService for Service {
         Ok(Response::new(pb::GetQueueInfoResponse { partitions, read_time }))
     }
 
+    async fn configure_queues(
+        &self,
+        request: Request<pb::ConfigureQueuesRequest>,
+    ) -> Result<Response<pb::ConfigureQueuesResponse>, Status> {
+        settings::configure(&self.0, request.into_inner()).await?;
+        Ok(Response::new(pb::ConfigureQueuesResponse {}))
+    }
+
     async fn list_sessions(&self, request: Request<pb::ListSessionsRequest>) -> Result<Response<pb::ListSessionsResponse>, Status> {
         let request = request.into_inner();
         let size = match usize::try_from(request.page_size) {
@@ -233,6 +241,7 @@ impl Service {
             partition: i32::from(partition.number),
             incarnation: format!("{:016x}", stats.incarnation),
             seq: count(stats.seq),
+            settings_revision: count(stats.settings.revision),
             window: count(self.0.config.window),
             ready_count: count(stats.ready),
             delayed_count: count(stats.delayed),
@@ -241,6 +250,7 @@ impl Service {
             oldest_ready_age: age,
             session_count: i32::try_from(sessions).unwrap_or(i32::MAX),
             free_slots: scalar::to_count(free),
+            paused: stats.settings.paused,
         }
     }
 }

@@ -4,3 +4,4 @@ pub(crate) mod decode;
 pub(crate) mod dispatcher;
 mod pages;
 pub(crate) mod session;
+mod settings;

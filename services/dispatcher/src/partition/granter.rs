@@ -67,10 +67,14 @@ impl Granter {
     async fn lease(&self, rooms: &[Room], owners: &[usize]) -> Result<Leased, QueueError> {
         let claim = |&owner: &usize| Claim { token: self.core.ids.lease_token(), worker: rooms[owner].0.worker };
         let claims = owners.iter().map(claim).collect();
-        let request = LeaseRequest { claims, claim_ttl: self.core.config.claim_ttl, reap: self.core.may_reap() };
+        let settings = self.lane.settings();
+        let request = LeaseRequest { claims, claim_ttl: self.core.config.claim_ttl, reap: self.core.may_reap(), settings };
         let began = Instant::now();
         let result = self.core.engine.lease(&self.lane.partition, &request).await;
         self.core.observe("lease", owners.len(), began, &result);
+        if let Ok(leased) = &result {
+            self.lane.learn(leased.settings);
+        }
         result
     }
 

@@ -5,9 +5,11 @@ mod deal;
 pub(crate) mod granter;
 mod keeper;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use oxcart_queue::{Complete, Enqueue, EnqueueStatus, Extend, ExtendCause, LeaseStatus, Partition, Release, Remove, RemoveStatus};
+use oxcart_queue::{
+    Complete, Enqueue, EnqueueStatus, Extend, ExtendCause, LeaseStatus, Partition, Release, Remove, RemoveStatus, Settings,
+};
 use oxcart_service::reconcile::ReconcilerSpec;
 use tokio::sync::Notify;
 
@@ -29,6 +31,8 @@ pub(crate) struct Lane {
     pub(crate) wake: Arc<Notify>,
     /// Wakes the keeper.
     pub(crate) tick: Arc<Notify>,
+    /// The newest settings that this replica has heard of: they outlive a partition that is lost.
+    settings: Mutex<Settings>,
     enqueue: Calls<Enqueue, EnqueueStatus>,
     start: Calls<Extend, LeaseStatus>,
     heartbeat: Calls<Extend, LeaseStatus>,
@@ -52,6 +56,7 @@ impl Lane {
         let lane = Arc::new(Self {
             wake: Arc::default(),
             tick: Arc::default(),
+            settings: Mutex::default(),
             enqueue: calls(
                 core,
                 &partition,
@@ -103,6 +108,19 @@ impl Lane {
             let (core, lane) = (Arc::clone(&core_again), Arc::clone(&lane));
             async move { keeper::pass(&core, &lane).await }
         });
+    }
+
+    /// The newest settings that this replica has heard of.
+    pub(crate) fn settings(&self) -> Settings {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Remembers settings, unless newer ones are known.
+    pub(crate) fn learn(&self, heard: Settings) {
+        let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        if heard.revision > known.revision {
+            *known = heard;
+        }
     }
 
     /// Puts entries in; `None` when the partition could not be reached.

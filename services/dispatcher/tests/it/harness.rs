@@ -252,6 +252,13 @@ impl QueueEngine for Faulty {
     ) -> Result<Vec<Option<oxcart_queue::Inspected>>, oxcart_queue::QueueError> {
         forward!(self, self.inner.inspect(p, k))
     }
+    async fn configure(
+        &self,
+        p: &Partition,
+        s: oxcart_queue::Settings,
+    ) -> Result<oxcart_queue::Settings, oxcart_queue::QueueError> {
+        forward!(self, self.inner.configure(p, s))
+    }
     async fn list(
         &self,
         p: &Partition,

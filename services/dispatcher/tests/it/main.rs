@@ -6,3 +6,4 @@ mod calls;
 mod harness;
 mod journal;
 mod sessions;
+mod settings;

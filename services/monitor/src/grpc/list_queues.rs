@@ -32,11 +32,12 @@ pub(super) async fn list_queues(core: &Core, request: ListQueuesRequest) -> Resu
 /// The numbers of all queues, by name.
 pub(crate) async fn all_queues(core: &Core) -> Result<Vec<QueueStats>, MonitorError> {
     let mut dispatcher = core.dispatcher.clone();
-    let (info, agenda, workers) = tokio::join!(
+    let (info, agenda, settings, workers) = tokio::join!(
         dispatcher.get_queue_info(GetQueueInfoRequest::default()),
         core.store.count_agenda(core.config.max_counted_tasks),
+        core.store.queues(),
         all_workers(core),
     );
     let partitions = info.map_err(|status| MonitorError::Dispatcher(Box::new(status)))?.into_inner().partitions;
-    Ok(queues::stats(partitions, agenda?, &workers?))
+    Ok(queues::stats(partitions, agenda?, settings?, &workers?))
 }

@@ -69,6 +69,10 @@ impl DispatcherService for Fake {
         Ok(Response::new(GetQueueInfoResponse { partitions, read_time: None }))
     }
 
+    async fn configure_queues(&self, _: Request<ConfigureQueuesRequest>) -> Result<Response<ConfigureQueuesResponse>, Status> {
+        Err(Status::internal("monitor sets nothing"))
+    }
+
     async fn list_sessions(&self, _: Request<ListSessionsRequest>) -> Result<Response<ListSessionsResponse>, Status> {
         let sessions = self.sessions.lock().unwrap().clone();
         Ok(Response::new(ListSessionsResponse { sessions, next_page_token: String::new() }))

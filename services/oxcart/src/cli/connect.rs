@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use oxcart_proto::pb::{
-    monitor::v1::monitor_service_client::MonitorServiceClient, submission::v1::submission_service_client::SubmissionServiceClient,
+    monitor::v1::monitor_service_client::MonitorServiceClient,
+    submission::v1::{queue_service_client::QueueServiceClient, submission_service_client::SubmissionServiceClient},
 };
 use oxcart_types::Limits;
 use tonic::transport::{Channel, Endpoint};
@@ -27,6 +28,11 @@ impl Global {
     /// The submission service.
     pub(super) async fn submission(&self) -> Result<SubmissionServiceClient<Channel>, CliError> {
         Ok(SubmissionServiceClient::new(self.channel().await?).max_decoding_message_size(MAX_ANSWER_BYTES))
+    }
+
+    /// The settings of queues.
+    pub(super) async fn queues(&self) -> Result<QueueServiceClient<Channel>, CliError> {
+        Ok(QueueServiceClient::new(self.channel().await?))
     }
 
     /// The monitor service.

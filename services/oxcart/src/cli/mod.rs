@@ -76,7 +76,7 @@ enum Command {
     Config(config::ConfigArgs),
     /// Submit, read and control tasks
     Task(task::TaskArgs),
-    /// See queues
+    /// See, pause and resume queues
     Queue(queue::QueueArgs),
     /// See workers
     Worker(worker::WorkerArgs),

@@ -3,6 +3,7 @@
 mod control;
 mod deadline;
 mod execute;
+mod queues;
 mod read;
 mod stream;
 mod submit;
@@ -17,7 +18,7 @@ use oxcart_types::{TaskId, Violations};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-pub(crate) use self::verify::VerifyApi;
+pub(crate) use self::{queues::QueueApi, verify::VerifyApi};
 use crate::{core::Core, error::Error};
 
 /// The gRPC service.

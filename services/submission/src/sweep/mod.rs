@@ -9,6 +9,7 @@ mod keys;
 mod orphans;
 mod resync;
 mod reverse;
+mod settings;
 mod walk;
 mod watch;
 
@@ -50,7 +51,16 @@ pub(crate) fn spawn(core: &Arc<Core>, tracker: &TaskTracker, shutdown: &Cancella
     sweeps.start("audit", config.audit_step_period, audit::Audit::default(), audit::pass);
     sweeps.start("backlog", core.config.backlog_period, (), |core, _| backlog::pass(core));
     sweeps.start("reverse_audit", config.reverse_audit_step_period, reverse::ReverseAudit::default(), reverse::pass);
+    sweeps.start("settings", config.watch_period, (), |core, _| settings::pass(core));
     sweeps.start("keys", config.keys_period, (), |core, _| keys::pass(core));
+}
+
+/// Tells the dispatcher the settings of queues once; when it does not answer, the sweeper goes on trying.
+pub(crate) async fn tell_settings(core: &Arc<Core>) {
+    if let Err(error) = settings::pass(Arc::clone(core)).await {
+        let error = oxcart_service::status::chain(&error);
+        tracing::info!(error, "the dispatcher is not there yet to hear of the settings of queues");
+    }
 }
 
 struct Sweeps<'a> {

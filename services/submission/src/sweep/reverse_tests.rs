@@ -97,7 +97,7 @@ fn a_lease_stays_while_its_holder_may_be_about_to_settle_it() {
     let (task, now) = (SystemIds.task_id(), SystemClock.now());
     let ended = standing(task, 1, Some(EndKind::Succeeded));
     let lease = found(task, 1, EntryPlace::Leased);
-    assert_eq!(stray(&lease, Some(&ended), now - 2 * MINUTE), None);
+    assert_eq!(stray(&lease, Some(&ended), now - MINUTE * 2), None);
     assert_eq!(stray(&lease, Some(&ended), now), Some(run(1)));
 }
 

@@ -10,7 +10,7 @@ use oxcart_types::TaskId;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{StateGuard, SweepError, audit::look, decide::waits, resync::offer_missing, walk::Walk};
+use super::{StateGuard, SweepError, audit::look, decide::waits, resync::offer_missing, settings, walk::Walk};
 use crate::core::Core;
 
 /// Where the partitions as last seen are kept.
@@ -62,7 +62,8 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Watch>) -> Resul
         return recheck(&core, &mut state).await;
     }
     // What was seen stays until something newer was: a dispatcher that is away for a while may come back with less.
-    let found: Partitions = core.dispatcher.partitions(&[]).await?.into_iter().map(read).collect();
+    let partitions = core.dispatcher.partitions(&[]).await?;
+    let found: Partitions = partitions.iter().cloned().map(read).collect();
     let seen = match &mut state.seen {
         Some(seen) => &*seen,
         unknown => unknown.insert(stored(&core).await?),
@@ -70,6 +71,8 @@ pub(super) async fn pass(core: Arc<Core>, mut state: StateGuard<Watch>) -> Resul
     if lost(seen, &found) {
         core.meters.resyncs.inc();
         tracing::warn!("a queue has lost entries; offering all that waits again");
+        // First, so that a queue that is paused gives nothing out of what is offered now.
+        settings::push(&core, core.store.queues().await?, &partitions).await?;
         let walk = Walk::begin(&core.store, core.clock.now()).await?;
         // What an earlier resync remembered is met again by this one.
         state.walk = Some(Resync { walk, open_runs: Vec::new(), then: found });

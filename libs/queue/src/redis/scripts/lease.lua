@@ -2,24 +2,25 @@
 -- Gives out ready entries: lowest band first, lowest pass first within it. Every so often the other end of the bands comes
 -- first, so that no band starves. Takes ended leases back, if allowed, and promotes due entries before it looks.
 --
--- ARGV  ttl_ms, promote, reap, max_deliveries, lowest_every, then a claim per lease wanted: token (16 bytes) worker (16)
+-- ARGV  ttl_ms, promote, reap, max_deliveries, lowest_every, revision and paused as the caller knows them, then a claim per lease wanted: token (16 bytes) worker (16)
 -- Returns the grants (member, run, deliveries: 26 bytes each, one after the other, in the order of the claims), the number
--- of entries still ready, ms until the next delayed entry is due (-1: none).
+-- of entries still ready, ms until the next delayed entry is due (-1: none), the settings that were obeyed: revision, paused.
 --
 -- Allowed when Redis is out of memory: a queue that cannot be drained would stay full.
 local refused = begin()
 if refused then return refused end
 
 local ttl, lowest_every = tonumber(ARGV[args]), tonumber(ARGV[args + 4])
-local first_claim = args + 5
-local wanted = #ARGV - first_claim + 1
+configure(tonumber(ARGV[args + 5]), ARGV[args + 6])
+local first_claim = args + 7
+local wanted = paused == '1' and 0 or #ARGV - first_claim + 1
 reap(tonumber(ARGV[args + 2]), tonumber(ARGV[args + 3]))
 promote(tonumber(ARGV[args + 1]))
 
 -- member, score, member, score, ...
 local taken = {}
 local turn = turns + 1 -- of the calls that give something out
-if lowest_every > 0 and turn % lowest_every == 0 then
+if wanted > 0 and lowest_every > 0 and turn % lowest_every == 0 then
   local last = call('ZRANGE', READY, -1, -1, 'WITHSCORES')
   if last[2] then
     local band_start = math.floor(tonumber(last[2]) / PASS_LIMIT) * PASS_LIMIT
@@ -63,4 +64,4 @@ if #taken > 0 then
   prune_fairness(2 * #tasks)
   changed = true
 end
-return finish({ concat(grants), call('ZCARD', READY), first_of(DELAYED) })
+return finish({ concat(grants), call('ZCARD', READY), first_of(DELAYED), text(revision), paused })

@@ -6,7 +6,7 @@
 --      4 held        hash  task   -> band fairness run deliveries token; only while leased
 --      5 extra       hash  task   -> run deliveries; only while waiting, and only if run ~= 1 or deliveries ~= 0
 --      6 quarantine  zset  member -> time of the last lease's end, ms
---      7 info        hash  incarnation, deployment, seq, turns
+--      7 info        hash  incarnation, deployment, seq, turns; revision and paused, once the queue has settings
 --      8 fairness    hash  band fairness -> last pass; band -> virtual time
 --      9 journal     stream, one record per call (see record.rs)
 --     10 clock       string, ms: tests only; without it time is that of Redis
@@ -143,12 +143,13 @@ local function save_journal()
 end
 
 -- ------------------------------------------------------------------------------------------------------------ begin and end
-local incarnation, seq, turns, was_idle, changed, readied
+local incarnation, seq, turns, revision, paused, was_idle, changed, readied
 
 -- Reads the state of the partition; makes it when it is new. Returns an error reply when it is somebody else's.
 local function begin()
-  local info = call('HMGET', INFO, 'incarnation', 'deployment', 'seq', 'turns')
+  local info = call('HMGET', INFO, 'incarnation', 'deployment', 'seq', 'turns', 'revision', 'paused')
   incarnation, seq, turns = info[1], tonumber(info[3] or 0), tonumber(info[4] or 0)
+  revision, paused = tonumber(info[5] or 0), info[6] or '0'
   if not incarnation then
     incarnation = ARGV[1]
     call('HSET', INFO, 'incarnation', incarnation, 'deployment', ARGV[2], 'seq', 0)
@@ -157,6 +158,14 @@ local function begin()
   end
   was_idle = call('EXISTS', READY) == 0
   changed, readied = false, false
+end
+
+-- Applies settings that are newer than those in force. The end of a pause is as if what is ready had become so now.
+local function configure(new_revision, new_paused)
+  if new_revision <= revision then return end
+  revision, paused, changed = new_revision, new_paused, true
+  call('HSET', INFO, 'revision', text(revision), 'paused', paused)
+  if paused == '0' then was_idle, readied = true, true end
 end
 
 -- Writes what is left to write and wraps the reply: { incarnation, 0 for no news, 1 for the journal, 2 for ready entries,

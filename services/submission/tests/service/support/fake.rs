@@ -32,6 +32,8 @@ pub(crate) struct State {
     /// Entries that are leased.
     pub(crate) leased: BTreeSet<String>,
     pub(crate) notified: Vec<String>,
+    /// Settings of queues.
+    pub(crate) settings: BTreeMap<String, pb::QueueConfig>,
 }
 
 #[derive(Clone, Default)]
@@ -54,6 +56,7 @@ impl FakeDispatcher {
     pub(crate) fn wipe(&self) {
         let mut state = self.state();
         state.entries.clear();
+        state.settings.clear();
         state.incarnation += 1;
     }
 
@@ -171,9 +174,23 @@ impl DispatcherService for FakeDispatcher {
             seq: state.seq,
             window: 10,
             ready_count: held,
+            settings_revision: state.settings.get("default").map_or(0, |settings| settings.revision),
             ..pb::PartitionInfo::default()
         };
         Ok(Response::new(pb::GetQueueInfoResponse { partitions: vec![partition], read_time: None }))
+    }
+
+    async fn configure_queues(
+        &self,
+        request: Request<pb::ConfigureQueuesRequest>,
+    ) -> Result<Response<pb::ConfigureQueuesResponse>, Status> {
+        let mut state = self.up()?;
+        for config in request.into_inner().queues {
+            if state.settings.get(&config.queue).is_none_or(|known| known.revision < config.revision) {
+                state.settings.insert(config.queue.clone(), config);
+            }
+        }
+        Ok(Response::new(pb::ConfigureQueuesResponse {}))
     }
 
     async fn list_sessions(&self, _: Request<pb::ListSessionsRequest>) -> Result<Response<pb::ListSessionsResponse>, Status> {
