@@ -570,6 +570,24 @@ pub struct Pause {
     pub reason: String,
 }
 
+/// Where a task waits in SQL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct WaitingInSql {
+    /// When its outbox row was made; `None` when there is none, or when it was confirmed.
+    pub handoff_since: Option<Timestamp>,
+    /// Its place among the tasks of its queue that found no room; `None` when it is none of them.
+    pub room: Option<RoomPlace>,
+}
+
+/// A place among the tasks of a queue that found no room; numbers are cut to the cap asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RoomPlace {
+    /// Tasks that the feeder takes before.
+    pub ahead: u64,
+    /// Tasks in all.
+    pub waiting: u64,
+}
+
 /// Tasks that wait in SQL, by queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgendaCount {

@@ -198,6 +198,11 @@ impl Store {
         run!(self.read [ids] heads::standings(&ids))
     }
 
+    /// Says where a task waits in SQL, counting no more than `cap` rows.
+    pub async fn waiting_in_sql(&self, task: TaskId, cap: u64) -> Result<WaitingInSql, StoreError> {
+        run!(self.read [] waiting::waiting(task, cap))
+    }
+
     /// Reads tasks for running them, in any order; unknown ones are left out.
     pub async fn load(&self, ids: &[TaskId]) -> Result<Vec<TaskRow>, StoreError> {
         let ids = ids.to_vec();

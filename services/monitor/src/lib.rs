@@ -10,6 +10,7 @@
 pub mod config;
 mod error;
 mod events;
+mod explain;
 mod filter;
 mod grpc;
 mod metrics;

@@ -60,9 +60,8 @@ pub(crate) async fn refresh(
 fn row(session: SessionInfo, now: Timestamp) -> Option<WorkerRow> {
     let mut info = session.worker?;
     let id: WorkerId = info.worker_id.parse().ok()?;
-    if let Some(load) = session.load {
-        info.used_slots = load.used_slots;
-    }
+    // What the dispatcher counts is of this moment; what the worker reports of its load may be minutes old.
+    info.used_slots = session.counted_leases;
     let stopped = info.state() == WorkerState::Stopped;
     // A dispatcher drops a session that is silent, so one that is listed is alive.
     Some(WorkerRow { id, seen_at: now, first_seen_at: now, stopped, info: info.encode_to_vec() })
@@ -94,7 +93,6 @@ pub(crate) fn earlier(now: Timestamp, by: Duration) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
-    use oxcart_proto::pb::dispatcher::v1::WorkerLoad;
     use oxcart_types::clock::Clock as _;
 
     use super::*;
@@ -108,7 +106,7 @@ mod tests {
             slots: 8,
             ..Default::default()
         };
-        SessionInfo { worker: Some(worker), load: Some(WorkerLoad { used_slots: 3, ..Default::default() }), ..Default::default() }
+        SessionInfo { worker: Some(worker), counted_leases: 3, ..Default::default() }
     }
 
     #[test]

@@ -22,6 +22,7 @@ pub(crate) mod start;
 pub(crate) mod submit;
 pub(crate) mod takeover;
 pub(crate) mod update;
+pub(crate) mod waiting;
 pub(crate) mod walk;
 pub(crate) mod workers;
 

@@ -80,6 +80,30 @@ async fn the_agenda_is_read_page_by_page(#[values(Database::MariaDb, Database::S
 
 #[rstest]
 #[tokio::test(flavor = "multi_thread")]
+async fn a_task_knows_where_it_waits(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
+    let store = Fixture::new(database).await;
+    let handed = store.submit_one(task()).await;
+    let told = store.waiting_in_sql(handed, 9).await.expect("read");
+    assert_eq!((told.handoff_since, told.room), (Some(at(0)), None));
+    let urgent = |priority| NewTask {
+        set_aside: Some(SetAside { at: at(5), why: AgendaWhy::Room }),
+        ..task_with(|spec| spec.priority = Priority::try_from(priority).expect("a priority"))
+    };
+    let (first, second) = (store.submit_one(urgent(4)).await, store.submit_one(urgent(4)).await);
+    let last = store.submit_one(aside(6, AgendaWhy::Room)).await;
+    let best = store.submit_one(urgent(9)).await;
+    let place = async |id| store.waiting_in_sql(id, 9).await.expect("read").room.map(|room| (room.ahead, room.waiting));
+    assert_eq!(place(best).await, Some((0, 4)));
+    assert_eq!((place(first).await, place(second).await, place(last).await), (Some((1, 4)), Some((2, 4)), Some((3, 4))));
+    let capped = store.waiting_in_sql(last, 2).await.expect("read").room.expect("it waits for room");
+    assert_eq!((capped.ahead, capped.waiting), (2, 2));
+    let later = store.submit_one(aside(50, AgendaWhy::Time)).await;
+    assert_eq!(place(later).await, None);
+    assert_eq!(store.waiting_in_sql(task_id(), 9).await.expect("read"), oxcart_store::WaitingInSql::default());
+}
+
+#[rstest]
+#[tokio::test(flavor = "multi_thread")]
 async fn due_rows_are_claimed_by_one(#[values(Database::MariaDb, Database::SqliteFile)] database: Database) {
     let store = Fixture::new(database).await;
     let mut ids = HashSet::new();

@@ -1,5 +1,6 @@
 //! The RPCs: decode, call, encode; one file per group.
 
+mod explain_task;
 mod list_queues;
 mod list_tasks;
 mod list_workers;
@@ -9,9 +10,9 @@ mod watch_events;
 use std::sync::Arc;
 
 use oxcart_proto::pb::monitor::v1::{
-    GetServerInfoRequest, GetServerInfoResponse, ListQueuesRequest, ListQueuesResponse, ListTaskRunsRequest, ListTaskRunsResponse,
-    ListTasksRequest, ListTasksResponse, ListWorkersRequest, ListWorkersResponse, WatchEventsRequest,
-    monitor_service_server::MonitorService,
+    ExplainTaskRequest, ExplainTaskResponse, GetServerInfoRequest, GetServerInfoResponse, ListQueuesRequest, ListQueuesResponse,
+    ListTaskRunsRequest, ListTaskRunsResponse, ListTasksRequest, ListTasksResponse, ListWorkersRequest, ListWorkersResponse,
+    WatchEventsRequest, monitor_service_server::MonitorService,
 };
 use tonic::{Request, Response, Status, async_trait};
 
@@ -31,6 +32,10 @@ impl MonitorService for Api {
 
     async fn list_task_runs(&self, request: Request<ListTaskRunsRequest>) -> Result<Response<ListTaskRunsResponse>, Status> {
         Ok(Response::new(list_tasks::list_task_runs(&self.0, request.into_inner()).await?))
+    }
+
+    async fn explain_task(&self, request: Request<ExplainTaskRequest>) -> Result<Response<ExplainTaskResponse>, Status> {
+        Ok(Response::new(explain_task::explain_task(&self.0, request.into_inner()).await?))
     }
 
     async fn list_queues(&self, request: Request<ListQueuesRequest>) -> Result<Response<ListQueuesResponse>, Status> {

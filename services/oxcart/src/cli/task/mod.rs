@@ -1,6 +1,7 @@
 //! `oxcart task …`
 
 mod cancel;
+mod explain;
 mod list;
 mod replay;
 mod show;
@@ -35,6 +36,8 @@ Examples:
         /// Id of the task
         id: String,
     },
+    /// Say what keeps a task from running or ending
+    Explain(explain::ExplainArgs),
     /// Wait for the end of a task and print its result
     Wait(wait::WaitArgs),
     /// List tasks, newest first
@@ -58,6 +61,7 @@ impl TaskArgs {
                 show::task(output, &answer.task.unwrap_or_default())?;
                 Ok(Exit::Ok)
             }
+            TaskCommand::Explain(args) => args.run(global, output).await,
             TaskCommand::Wait(args) => args.run(global, output).await,
             TaskCommand::List(args) => args.run(global, output).await,
             TaskCommand::Cancel(args) => args.run(global, output).await,
