@@ -187,7 +187,9 @@ pub(crate) fn task_with(change: impl FnOnce(&mut TaskSpec)) -> NewTask {
 }
 
 pub(crate) fn attempts(max_attempts: i64) -> RetryPolicy {
-    RetryPolicy::new(RetryPolicyParts { max_attempts: Some(max_attempts), ..RetryPolicyParts::default() }).expect("a policy")
+    // Crashes are a bound of their own, which these tests are not about.
+    let parts = RetryPolicyParts { max_attempts: Some(max_attempts), max_crashes: Some(1000), ..RetryPolicyParts::default() };
+    RetryPolicy::new(parts).expect("a policy")
 }
 
 pub(crate) fn unit(tasks: Vec<NewTask>) -> SubmitUnit {

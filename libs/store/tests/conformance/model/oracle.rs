@@ -380,6 +380,7 @@ impl Task {
         }
         let Some(run) = self.next_run() else { return Answer::Running };
         self.take_slot(kind, by, None);
+        self.agenda = None;
         Answer::Closed(run)
     }
 
