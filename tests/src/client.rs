@@ -8,7 +8,7 @@ use oxcart_proto::pb::{
     monitor::v1::monitor_service_client::MonitorServiceClient,
     submission::v1::{
         BatchGetTasksRequest, BatchSubmitTasksRequest, CancelOutcome, CancelTaskRequest, GetTaskRequest, SubmitTaskRequest,
-        WaitTaskRequest, submission_service_client::SubmissionServiceClient,
+        WaitTaskRequest, operation_service_client::OperationServiceClient, submission_service_client::SubmissionServiceClient,
     },
 };
 use tonic::transport::Channel;
@@ -21,6 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 pub struct Clients {
     /// Submission.
     pub submission: SubmissionServiceClient<Channel>,
+    /// Operations on many tasks.
+    pub operations: OperationServiceClient<Channel>,
     /// Monitor.
     pub monitor: MonitorServiceClient<Channel>,
 }
@@ -34,7 +36,11 @@ pub fn spec(name: &str, json: &str) -> TaskSpec {
 impl Clients {
     /// Over one channel each.
     pub fn new(submission: Channel, monitor: Channel) -> Self {
-        Self { submission: SubmissionServiceClient::new(submission), monitor: MonitorServiceClient::new(monitor) }
+        Self {
+            operations: OperationServiceClient::new(submission.clone()),
+            submission: SubmissionServiceClient::new(submission),
+            monitor: MonitorServiceClient::new(monitor),
+        }
     }
 
     /// Submits a task; its id.

@@ -4,6 +4,7 @@
 #![expect(clippy::expect_used, reason = "what fails here fails a test")]
 
 pub mod binary;
+pub mod cancels;
 pub mod chaos;
 pub mod client;
 pub mod dev;

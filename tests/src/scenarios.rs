@@ -17,6 +17,7 @@ use prost_types::FieldMask;
 use tonic::Code;
 use tonic_types::StatusExt as _;
 
+use crate::cancels;
 use crate::client::{Clients, PATIENCE, result_json, spec};
 
 fn ensure_state(task: &Task, state: TaskState) -> Result<()> {
@@ -46,6 +47,9 @@ pub async fn all(clients: &Clients) -> Result<()> {
     expiry(clients).await.context("expiry")?;
     cancel_waiting(clients).await.context("cancel while it waits")?;
     cancel_running(clients).await.context("cancel while it runs")?;
+    cancels::grace(clients).await.context("cancel in bulk while it runs")?;
+    cancels::storm(clients, 2000, 1).await.context("cancel storm")?;
+    cancels::rule_under_load(clients).await.context("cancel rule under load")?;
     update_waiting(clients).await.context("update while it waits")?;
     idempotency(clients).await.context("idempotency")?;
     batches(clients).await.context("batches")?;

@@ -150,6 +150,7 @@ fn chain(number: u128, created: i64) -> Chain {
         deadline: None,
         retry: RetryPolicy::default(),
         idempotency: None,
+        parent: None,
         fairness_key: None,
     };
     let record = TaskRecord {

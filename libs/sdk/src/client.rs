@@ -182,8 +182,12 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn cancel(&self, id: TaskId, reason: &str, grace: Option<Duration>) -> Result<CancelOutcome, ClientError> {
-        let request =
-            CancelTaskRequest { task_id: id.to_string(), reason: reason.to_owned(), grace_period: grace.map(scalar::to_duration) };
+        let request = CancelTaskRequest {
+            task_id: id.to_string(),
+            reason: reason.to_owned(),
+            grace_period: grace.map(scalar::to_duration),
+            tree: false,
+        };
         let response = self.call(async |mut service, request| service.cancel_task(request).await, request).await?;
         Ok(response.outcome())
     }

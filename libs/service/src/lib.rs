@@ -19,6 +19,7 @@ mod error;
 mod layers;
 pub mod local;
 pub mod metrics;
+pub mod page;
 pub mod reconcile;
 pub mod server;
 pub mod shutdown;

@@ -33,6 +33,10 @@ pub mod reason {
         TASK_NOT_FOUND;
         /// No queue has this name.
         QUEUE_NOT_FOUND;
+        /// No bulk operation has this id.
+        BATCH_OPERATION_NOT_FOUND;
+        /// No cancel rule has this id.
+        CANCEL_RULE_NOT_FOUND;
         /// No service has this name.
         SERVICE_NOT_FOUND;
         /// A task with this id exists already, with another body.
@@ -49,6 +53,8 @@ pub mod reason {
         TASK_SUCCEEDED;
         /// The task runs right now.
         TASK_RUNNING;
+        /// The bulk operation was completed.
+        BATCH_OPERATION_FINISHED;
         /// The first message of a session did not open it.
         SESSION_NOT_OPEN;
         /// The peer speaks another version of the protocol.
@@ -61,6 +67,10 @@ pub mod reason {
         OVERLOADED;
         /// A queue holds as many tasks as it may.
         QUEUE_FULL;
+        /// As many bulk operations are at work as may be.
+        TOO_MANY_OPERATIONS;
+        /// As many cancel rules are active as may be.
+        TOO_MANY_CANCEL_RULES;
         /// Too many queues.
         TOO_MANY_QUEUES;
         /// Too many sessions.

@@ -39,6 +39,7 @@ fn tasks(count: usize) -> Vec<NewTask> {
             retry: RetryPolicy::default(),
             idempotency: None,
             fairness_key: None,
+            parent: None,
         };
         NewTask { digest: spec.digest(), spec, id_chosen: false, created_at: SystemClock.now(), set_aside: None }
     };

@@ -2,7 +2,7 @@
 
 use oxcart_types::{EndKind, IdempotencyPolicy, chain::StartKind};
 
-use crate::{AgendaWhy, StoreError};
+use crate::{AgendaWhy, Counted, OperationState, StoreError};
 
 /// An enum that is kept as a number.
 pub(crate) trait Coded: Copy + Sized + 'static {
@@ -78,6 +78,102 @@ impl Coded for IdempotencyPolicy {
     }
 }
 
+impl Coded for OperationState {
+    const NAME: &'static str = "state of an operation";
+    const ALL: &'static [Self] = &[Self::Running, Self::Completed, Self::Stopped];
+
+    fn code(self) -> i16 {
+        match self {
+            Self::Running => 1,
+            Self::Completed => 2,
+            Self::Stopped => 3,
+        }
+    }
+}
+
+impl Coded for Counted {
+    const NAME: &'static str = "way to count a task";
+    const ALL: &'static [Self] = &[Self::Cancelled, Self::Requested, Self::Finished, Self::Failed];
+
+    fn code(self) -> i16 {
+        match self {
+            Self::Cancelled => 1,
+            Self::Requested => 2,
+            Self::Finished => 3,
+            Self::Failed => 4,
+        }
+    }
+}
+
+/// What an operation does to each of its tasks. The contract has more to come, with numbers of their own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Action {
+    /// Cancels.
+    Cancel,
+}
+
+impl Coded for Action {
+    const NAME: &'static str = "action of an operation";
+    const ALL: &'static [Self] = &[Self::Cancel];
+
+    fn code(self) -> i16 {
+        match self {
+            Self::Cancel => 1,
+        }
+    }
+}
+
+/// How an operation or a rule picks tasks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SelectorKind {
+    /// By their ids.
+    Tasks,
+    /// By a tag.
+    Tag,
+    /// By a filter.
+    Filter,
+    /// By the root of a tree.
+    Tree,
+}
+
+impl Coded for SelectorKind {
+    const NAME: &'static str = "kind of selector";
+    const ALL: &'static [Self] = &[Self::Tasks, Self::Tag, Self::Filter, Self::Tree];
+
+    fn code(self) -> i16 {
+        match self {
+            Self::Tasks => 1,
+            Self::Tag => 2,
+            Self::Filter => 3,
+            Self::Tree => 4,
+        }
+    }
+}
+
+/// Where an operation stands with a member of its tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum MemberState {
+    /// To be looked at.
+    Open,
+    /// It has ended: it starts nothing any more.
+    Over,
+    /// It runs and is asked to stop: until then it may start more.
+    Stopping,
+}
+
+impl Coded for MemberState {
+    const NAME: &'static str = "state of a member";
+    const ALL: &'static [Self] = &[Self::Open, Self::Over, Self::Stopping];
+
+    fn code(self) -> i16 {
+        match self {
+            Self::Open => 0,
+            Self::Over => 1,
+            Self::Stopping => 2,
+        }
+    }
+}
+
 /// Who takes a row of the agenda.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Lane {
@@ -148,6 +244,11 @@ mod tests {
         each_reads_back::<AgendaWhy>();
         each_reads_back::<IdempotencyPolicy>();
         each_reads_back::<Lane>();
+        each_reads_back::<OperationState>();
+        each_reads_back::<Counted>();
+        each_reads_back::<Action>();
+        each_reads_back::<SelectorKind>();
+        each_reads_back::<MemberState>();
         each_reads_back::<KeyKind>();
     }
 }

@@ -10,7 +10,9 @@ use diesel::{
     serialize::{self, Output, ToSql},
     sql_types::Binary,
 };
-use oxcart_types::{HandoffId, LeaseToken, Run, TaskId, Timestamp, WorkerId, clock::to_micros};
+use oxcart_types::{
+    CancelRuleId, HandoffId, LeaseToken, OperationId, RequestId, Run, TaskId, Timestamp, WorkerId, clock::to_micros,
+};
 
 use crate::StoreError;
 
@@ -55,7 +57,7 @@ macro_rules! id16 {
         )*
     };
 }
-id16!(TaskId, WorkerId, HandoffId, LeaseToken);
+id16!(TaskId, WorkerId, HandoffId, LeaseToken, OperationId, CancelRuleId, RequestId);
 
 /// A value does not fit into its column. Steps insert with "ignore", which would cut such a value without a word, so each is
 /// checked before it is sent.

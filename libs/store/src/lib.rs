@@ -9,14 +9,15 @@
 // `queries` and `pool` are compiled once per backend; see `mysql` and `sqlite`.
 #![expect(clippy::duplicate_mod, reason = "one set of queries for two databases")]
 
+mod cancel_rule;
 mod change;
 mod codes;
 mod columns;
 pub mod error;
 mod fault;
-mod filter;
 pub mod model;
 mod mysql;
+mod operation;
 mod plan;
 mod rows;
 mod schema;
@@ -26,7 +27,9 @@ mod upsert;
 mod usage;
 mod versions;
 
+pub use cancel_rule::{CancelRule, NewCancelRule, RuleMade, RuleSelector};
 pub use error::StoreError;
 pub use model::*;
+pub use operation::*;
 pub use store::{Store, StoreOptions};
 pub use usage::PoolUsage;

@@ -1,9 +1,10 @@
 //! What goes into the store and what comes out: plain data, one type per row or step.
 
+pub use oxcart_types::filter::TaskFilter;
 pub use oxcart_types::record::{Cancel, Progress, ReplayRecord, RunEndRecord, RunRecord, TaskRecord, View};
 use oxcart_types::{
     ChainHead, EndKind, Failure, FairnessKey, HandoffId, LeaseToken, Payload, Priority, QueueName, ReplaySpec, RequestId, Run,
-    StartBy, Tag, TaskId, TaskName, TaskSpec, TaskState, Timestamp, Violations, WorkerId,
+    StartBy, TaskId, TaskSpec, Timestamp, Violations, WorkerId,
 };
 
 // ---- submitting ----------------------------------------------------------------------------------------------------------
@@ -59,6 +60,8 @@ pub struct Accepted {
     pub deduplicated: bool,
     /// A holder that a `Replace` key cancelled, with the run whose slot was closed: its entry is to be removed.
     pub replaced: Option<(TaskId, Run)>,
+    /// A cancel rule picked it: it is stored, and CANCELLED.
+    pub cancelled: bool,
 }
 
 /// Why a unit is refused.
@@ -494,27 +497,6 @@ pub struct Dropped {
 }
 
 // ---- listing -------------------------------------------------------------------------------------------------------------
-
-/// Which tasks to list; every part that is set must hold.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct TaskFilter {
-    /// Any of these states; all when empty.
-    pub states: Vec<TaskState>,
-    /// Queue.
-    pub queue: Option<QueueName>,
-    /// Handler.
-    pub name: Option<TaskName>,
-    /// Has this tag.
-    pub tag: Option<Tag>,
-    /// Worker of the latest run.
-    pub worker: Option<WorkerId>,
-    /// Kind of the latest failure.
-    pub failure_kind: Option<String>,
-    /// Submitted at or after.
-    pub created_from: Option<Timestamp>,
-    /// Submitted before.
-    pub created_before: Option<Timestamp>,
-}
 
 /// A page of tasks, newest submission first.
 #[derive(Debug, Clone, PartialEq)]

@@ -155,7 +155,7 @@ fn decide<'a>(known: &Known, unit: &'a SubmitUnit) -> Result<Decided<'a>, Confli
 }
 
 const fn known_before(id: TaskId) -> Accepted {
-    Accepted { id, deduplicated: true, replaced: None }
+    Accepted { id, deduplicated: true, replaced: None, cancelled: false }
 }
 
 /// Adds a task whose id is new.
@@ -185,7 +185,7 @@ fn add<'a>(known: &Known, decided: &mut Decided<'a>, index: usize, task: &'a New
         decided.keys.push(NewKey { name, bodies: vec![(id, task.digest)], expires_at });
     }
     decided.tasks.push(task);
-    decided.accepted.push(Accepted { id, deduplicated: false, replaced });
+    decided.accepted.push(Accepted { id, deduplicated: false, replaced, cancelled: false });
     Ok(())
 }
 

@@ -27,6 +27,74 @@ table! {
         created_at -> Timestamp,
         start_timeout_nanos -> Nullable<BigInt>,
         heartbeat_timeout_nanos -> Nullable<BigInt>,
+        parent -> Nullable<Binary>,
+    }
+}
+
+table! {
+    task_children (parent, task) {
+        parent -> Binary,
+        task -> Binary,
+    }
+}
+
+table! {
+    operations (id) {
+        id -> Binary,
+        request -> Nullable<Binary>,
+        rule -> Nullable<Binary>,
+        action -> SmallInt,
+        selector -> SmallInt,
+        picks -> Binary,
+        reason -> Text,
+        actor -> Text,
+        grace_nanos -> BigInt,
+        state -> SmallInt,
+        step -> BigInt,
+        position -> Nullable<Binary>,
+        next_at -> Timestamp,
+        matched -> BigInt,
+        cancelled -> BigInt,
+        requested -> BigInt,
+        finished -> BigInt,
+        failed -> BigInt,
+        failures -> Nullable<Text>,
+        created_at -> Timestamp,
+        ended_at -> Nullable<Timestamp>,
+    }
+}
+
+table! {
+    operation_tasks (operation, task) {
+        operation -> Binary,
+        task -> Binary,
+        state -> SmallInt,
+        counted -> SmallInt,
+        after -> Nullable<Binary>,
+    }
+}
+
+table! {
+    cancel_rules (id) {
+        id -> Binary,
+        request -> Nullable<Binary>,
+        sweep -> Binary,
+        selector -> SmallInt,
+        picks -> Binary,
+        reason -> Text,
+        actor -> Text,
+        grace_nanos -> BigInt,
+        cancelled -> BigInt,
+        created_at -> Timestamp,
+        expires_at -> Timestamp,
+        ended_at -> Nullable<Timestamp>,
+    }
+}
+
+table! {
+    cancel_guard (id) {
+        id -> SmallInt,
+        rules -> BigInt,
     }
 }
 

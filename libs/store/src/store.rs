@@ -9,9 +9,11 @@ use std::{
     },
 };
 
-use oxcart_types::{HandoffId, LeaseToken, QueueName, Run, TaskChanges, TaskId, Timestamp, WorkerId};
+use oxcart_types::{CancelRuleId, HandoffId, LeaseToken, OperationId, QueueName, Run, TaskChanges, TaskId, Timestamp, WorkerId};
 
-use crate::{change::Update, error::StoreError, model::*, mysql, sqlite, usage::PoolUsage};
+use crate::{
+    CancelRule, NewCancelRule, RuleMade, change::Update, error::StoreError, model::*, mysql, operation::*, sqlite, usage::PoolUsage,
+};
 
 /// How to reach the database and how much of it to use.
 #[derive(Debug, Clone)]
@@ -209,7 +211,8 @@ impl Store {
         run!(self.read [ids] read::load(&ids))
     }
 
-    /// Writes starts. Guards: the task exists, its time has come, no cancel counts, and it may still start: before its expiry
+    /// Writes starts. Guards: the task exists, its time has come, no cancel counts, no
+    /// cancel rule picks it (then its slot is closed as CANCELLED), and it may still start: before its expiry
     /// while no attempt is used, before its deadline after that. A run n > 1 needs a non-terminal end n − 1 with attempts
     /// left. A start of another run than the next is refused.
     pub async fn start(&self, starts: &[Start], now: Timestamp) -> Result<Vec<StartOutcome>, StoreError> {
@@ -252,6 +255,108 @@ impl Store {
     pub async fn close(&self, close: &Close) -> Result<CloseOutcome, StoreError> {
         let close = close.clone();
         run!(self.write [close] close::close(&close))
+    }
+
+    /// Cancels tasks, up to 1000: closes the next slot of those that wait, and notes a cancel for the runs that are open, with
+    /// an agenda row at the end of the grace. Repeating the call with the same closer tokens finds what was done.
+    pub async fn cancel_tasks(&self, tasks: &[CancelTask]) -> Result<Vec<CancelOutcome>, StoreError> {
+        let tasks = tasks.to_vec();
+        run!(self.write [tasks] cancel::cancel(&tasks))
+    }
+
+    /// Begins an operation, unless `max_running` are at work. Repeating the call with the same request id finds it.
+    pub async fn start_operation(&self, new: &NewOperation, max_running: usize) -> Result<OperationStarted, StoreError> {
+        let new = new.clone();
+        run!(self.write [new] operations::start(&new, max_running))
+    }
+
+    /// Reads an operation.
+    pub async fn operation(&self, id: OperationId) -> Result<Option<Operation>, StoreError> {
+        run!(self.read [] operations::get(id))
+    }
+
+    /// Lists operations, newest first, before `before`.
+    pub async fn operations(&self, before: Option<OperationId>, limit: usize) -> Result<Vec<Operation>, StoreError> {
+        run!(self.read [] operations::list(before, limit))
+    }
+
+    /// Stops an operation that is at work.
+    pub async fn stop_operation(&self, id: OperationId, now: Timestamp) -> Result<OperationStopped, StoreError> {
+        run!(self.write [] operations::stop(id, now))
+    }
+
+    /// Claims the operation that has been due for longest: nobody else gets it before `until`, unless its next batch is
+    /// recorded earlier.
+    pub async fn claim_operation(&self, now: Timestamp, until: Timestamp) -> Result<Option<Operation>, StoreError> {
+        run!(self.write [] operations::claim(now, until))
+    }
+
+    /// Records a batch of an operation; false when it was stopped or somebody else has recorded one since it was read.
+    pub async fn record_step(&self, step: &OperationStep) -> Result<bool, StoreError> {
+        let step = step.clone();
+        run!(self.write [step] operations::record(&step))
+    }
+
+    /// Members of an operation's tree that are to be looked at, by id.
+    pub async fn tree_members(&self, id: OperationId, limit: usize) -> Result<Vec<TreeMember>, StoreError> {
+        run!(self.read [] tree::members(id, limit))
+    }
+
+    /// As [`Self::record_step`], for members of a tree: their children become members, too, up to 1000 at a time.
+    pub async fn record_tree_step(&self, step: &OperationStep, members: &[(TreeMember, Counted)]) -> Result<bool, StoreError> {
+        let (step, members) = (step.clone(), members.to_vec());
+        run!(self.write [step, members] tree::record(&step, &members))
+    }
+
+    /// Children of tasks, by id, up to `limit`.
+    pub async fn children(&self, parents: &[TaskId], limit: usize) -> Result<Vec<TaskId>, StoreError> {
+        let parents = parents.to_vec();
+        run!(self.read [parents] tree::children(&parents, limit))
+    }
+
+    /// Puts the members of a tree that ran when they were looked at back among those to be looked at; false when there are none.
+    pub async fn next_round(&self, id: OperationId) -> Result<bool, StoreError> {
+        run!(self.write [] tree::next_round(id))
+    }
+
+    /// Deletes operations that ended before, and members of trees of those that have ended, up to `limit`; says how many.
+    pub async fn forget_operations(&self, ended_before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        run!(self.write [] operations::forget(ended_before, limit))
+    }
+
+    /// Makes a cancel rule and the operation that sweeps what is there, unless `max_active` are active. Once this has returned,
+    /// no start of a task that the rule picks is committed, and every task that is submitted and picked is CANCELLED from its
+    /// first moment, until the rule ends.
+    pub async fn make_cancel_rule(
+        &self,
+        new: &NewCancelRule,
+        sweep: &NewOperation,
+        max_active: usize,
+    ) -> Result<RuleMade, StoreError> {
+        let (new, sweep) = (new.clone(), sweep.clone());
+        run!(self.write [new, sweep] cancel_rules::make(&new, &sweep, max_active))
+    }
+
+    /// Lists cancel rules, newest first, before `before`.
+    pub async fn cancel_rules(
+        &self,
+        ended_too: bool,
+        before: Option<CancelRuleId>,
+        now: Timestamp,
+        limit: usize,
+    ) -> Result<Vec<CancelRule>, StoreError> {
+        run!(self.read [] cancel_rules::list(ended_too, before, now, limit))
+    }
+
+    /// Ends a cancel rule; false when there is none. One that has ended stays as it is.
+    pub async fn end_cancel_rule(&self, id: CancelRuleId, now: Timestamp) -> Result<bool, StoreError> {
+        run!(self.write [] cancel_rules::end(id, now))
+    }
+
+    /// Ends the cancel rules whose time is over, and deletes those that ended before `forget_before`, up to `limit` each; says
+    /// how many it ended.
+    pub async fn sweep_cancel_rules(&self, now: Timestamp, forget_before: Timestamp, limit: usize) -> Result<usize, StoreError> {
+        run!(self.write [] cancel_rules::sweep(now, forget_before, limit))
     }
 
     /// Notes a cancel for the open run, with an agenda row at the end of the grace.

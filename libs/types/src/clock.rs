@@ -8,7 +8,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
-use crate::id::{HandoffId, LeaseToken, TaskId, WorkerId};
+use crate::id::{CancelRuleId, HandoffId, LeaseToken, OperationId, TaskId, WorkerId};
 
 /// A point in time, UTC, in whole microseconds: what both databases can keep.
 pub type Timestamp = DateTime<Utc>;
@@ -72,6 +72,14 @@ pub trait IdSource: Send + Sync + 'static {
     fn lease_token(&self) -> LeaseToken;
     /// A new worker process.
     fn worker_id(&self) -> WorkerId;
+    /// A new operation on many tasks; later ones are greater.
+    fn operation_id(&self) -> OperationId {
+        OperationId::from_uuid(self.task_id().as_uuid())
+    }
+    /// A new cancel rule; later ones are greater.
+    fn cancel_rule_id(&self) -> CancelRuleId {
+        CancelRuleId::from_uuid(self.task_id().as_uuid())
+    }
 }
 
 /// Ids from the clock and the random source of the operating system.

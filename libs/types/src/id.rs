@@ -94,6 +94,14 @@ uuid_id! {
     HandoffId
 }
 uuid_id! {
+    /// An operation on many tasks. UUIDv7, so that ids order by time.
+    OperationId
+}
+uuid_id! {
+    /// A cancel rule. UUIDv7, so that ids order by time.
+    CancelRuleId
+}
+uuid_id! {
     /// A client's name for one submit call, so that a repeat of the call finds its first answer.
     RequestId
 }

@@ -9,12 +9,14 @@
 //! * [`retry`]: retry policies and the verdict on a failure.
 //! * [`time_limit`]: the limits that time sets to a task.
 //! * [`spec`]: what a client asks to run; [`record`]: a task as it is read.
+//! * [`filter`]: the language in which lists, bulk operations and cancel rules pick tasks.
 //! * [`limits`]: every bound that outside input meets.
 
 pub mod chain;
 pub mod clock;
 mod digest;
 pub mod failure;
+pub mod filter;
 pub mod id;
 pub mod limits;
 pub mod name;
@@ -30,7 +32,7 @@ pub mod violation;
 pub use chain::{ChainHead, EndKind, Run, WaitReason};
 pub use clock::{Clock, IdSource, ManualClock, SystemClock, SystemIds, Timestamp};
 pub use failure::{Failure, FailureKind};
-pub use id::{HandoffId, LeaseToken, RequestId, TaskId, WorkerId};
+pub use id::{CancelRuleId, HandoffId, LeaseToken, OperationId, RequestId, TaskId, WorkerId};
 pub use limits::Limits;
 pub use name::{FairnessKey, QueueName, Tag, TaskName};
 pub use payload::Payload;

@@ -53,6 +53,10 @@ impl Limits {
     pub const HORIZON: Duration = Duration::from_secs(366 * 24 * 3600);
     /// Longest life of an idempotency key.
     pub const IDEMPOTENCY_TTL: Duration = Duration::from_secs(90 * 24 * 3600);
+    /// Bytes of the name of who asked for an operation or a rule; longer ones are cut.
+    pub const ACTOR_BYTES: usize = 128;
+    /// Longest life of a cancel rule.
+    pub const CANCEL_RULE_TTL: Duration = Duration::from_secs(30 * 24 * 3600);
     /// Longest grace period of a cancel.
     pub const GRACE: Duration = Duration::from_secs(3600);
     /// Bytes of a small result that may travel with a settle.

@@ -88,6 +88,8 @@ pub struct TaskSpec {
     pub idempotency: Option<Idempotency>,
     /// Tenant or the like.
     pub fairness_key: Option<FairnessKey>,
+    /// The task that started this one: a link and no more, so that the parent need not exist any longer.
+    pub parent: Option<TaskId>,
 }
 
 /// An idempotency key and what it means.
@@ -148,6 +150,9 @@ impl TaskSpec {
                 parts.add(name.as_bytes());
                 parts.add(&limit.as_nanos().to_le_bytes());
             }
+        }
+        if let Some(parent) = self.parent {
+            parts.add(parent.as_bytes());
         }
         parts.finish()
     }
@@ -257,6 +262,7 @@ mod tests {
             retry: RetryPolicy::default(),
             idempotency: None,
             fairness_key: None,
+            parent: None,
         }
     }
 

@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn every_error_has_its_code_and_reason() {
-        let violations = crate::page::invalid();
+        let violations = oxcart_service::page::invalid();
         let table = [
             (MonitorError::Invalid(violations), Code::InvalidArgument, "PAGE_TOKEN_INVALID"),
             (MonitorError::Cursor, Code::InvalidArgument, "FIELD_INVALID"),

@@ -9,12 +9,11 @@
 
 pub mod config;
 mod error;
+mod event_filter;
 mod events;
 mod explain;
-mod filter;
 mod grpc;
 mod metrics;
-mod page;
 mod queue_metrics;
 mod queues;
 mod recorder;

@@ -8,6 +8,7 @@ use oxcart_proto::pb::{
 };
 use oxcart_service::{
     Component, Metrics, NotReady, Readiness, ServiceError,
+    page::PageTokens,
     reconcile::{self, Progress, ReconcilerSpec},
     server::MAX_MESSAGE_BYTES,
 };
@@ -22,7 +23,6 @@ use crate::{
     error::MonitorError,
     grpc::{Api, all_queues},
     metrics::MonitorMetrics,
-    page::PageTokens,
     queue_metrics::Shown,
     recorder::Recorder,
     registry,

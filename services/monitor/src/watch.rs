@@ -23,7 +23,7 @@ use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::{Code, Status, Streaming, transport::Channel};
 
-use crate::{error::MonitorError, events::event, filter::event::EventFilter};
+use crate::{error::MonitorError, event_filter::EventFilter, events::event};
 
 /// A watcher hears something at least this often.
 const PROGRESS: Duration = Duration::from_secs(15);

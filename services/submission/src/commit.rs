@@ -194,9 +194,9 @@ fn new_entries(entries: Vec<Vec<Option<Entry>>>, outcomes: &[UnitOutcome]) -> Ve
     let mut new = Vec::new();
     for (entries, outcome) in entries.into_iter().zip(outcomes) {
         if let UnitOutcome::Accepted(accepted) = outcome {
-            new.extend(
-                entries.into_iter().zip(accepted).filter(|(_, accepted)| !accepted.deduplicated).filter_map(|(entry, _)| entry),
-            );
+            // What a cancel rule has picked has ended.
+            let open = entries.into_iter().zip(accepted).filter(|(_, accepted)| !accepted.deduplicated && !accepted.cancelled);
+            new.extend(open.filter_map(|(entry, _)| entry));
         }
     }
     new

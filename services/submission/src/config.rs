@@ -40,6 +40,13 @@ pub struct Config {
     /// Life of a request id.
     #[serde(with = "oxcart_service::config::duration")]
     pub request_ttl: Duration,
+    /// Operations on many tasks that may be at work at once; beyond, they are refused with `RESOURCE_EXHAUSTED`.
+    pub operations: usize,
+    /// Cancel rules that may be active at once: every start and every submission asks each of them.
+    pub cancel_rules: usize,
+    /// Operations and cancel rules are kept as long after their end.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub operations_kept: Duration,
     /// Calls that may wait for a task at once; beyond, they are refused with `RESOURCE_EXHAUSTED`.
     pub waiters: usize,
     /// Longest wait of one `WaitTask`.
@@ -94,6 +101,12 @@ pub struct SweepConfig {
     /// Between two deletions of expired keys.
     #[serde(with = "oxcart_service::config::duration")]
     pub keys_period: Duration,
+    /// Between two looks for operations on many tasks; a new one does not wait for it.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub operations_period: Duration,
+    /// Between two looks at what still runs of a tree that is cancelled.
+    #[serde(with = "oxcart_service::config::duration")]
+    pub tree_round: Duration,
 }
 
 impl Default for Config {
@@ -112,6 +125,9 @@ impl Default for Config {
             dispatcher_timeout: Duration::from_secs(5),
             horizon: Duration::from_secs(15 * 60),
             request_ttl: Duration::from_secs(24 * 3600),
+            operations: 100,
+            cancel_rules: 100,
+            operations_kept: Duration::from_secs(30 * 24 * 3600),
             waiters: 50_000,
             max_wait: Duration::from_secs(55),
             reread_period: Duration::from_secs(3),
@@ -136,6 +152,8 @@ impl Default for SweepConfig {
             reverse_audit_rest: Duration::from_secs(60),
             open_run_age: Duration::from_secs(75),
             keys_period: Duration::from_secs(60),
+            operations_period: Duration::from_secs(1),
+            tree_round: Duration::from_secs(2),
         }
     }
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use oxcart_store::{Accepted, Entry, Store, SubmitUnit, TaskRecord};
 use oxcart_types::{Clock, IdSource, Limits, Run};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     backlog::{self, Backlogs},
+    cancel::Canceller,
     commit::Committer,
     config::Config,
     dispatcher::Dispatcher,
@@ -34,6 +36,9 @@ pub(crate) struct Core {
     pub(crate) reader: Reader,
     pub(crate) replayer: Replayer,
     pub(crate) waiters: Waiters,
+    pub(crate) canceller: Canceller,
+    /// Ends the sleep of the sweeper of operations.
+    pub(crate) operations_wake: Arc<Notify>,
     /// Steps that outlive the call that began them.
     pub(crate) tracker: TaskTracker,
     /// Held by the verification that is under way.

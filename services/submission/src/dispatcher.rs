@@ -139,7 +139,16 @@ impl Dispatcher {
 
     /// Takes an entry out; `notify` leaves a lease and tells its holder instead.
     pub(crate) async fn remove(&self, entry: &Entry, run: Run, notify: Option<(String, Duration)>) -> Result<(), DispatcherError> {
-        let keys = vec![EntryKey { run: scalar::to_run(run), ..key(entry) }];
+        self.remove_all(&[(entry.clone(), run)], notify).await
+    }
+
+    /// As [`Self::remove`], for at most 1000 entries.
+    pub(crate) async fn remove_all(
+        &self,
+        entries: &[(Entry, Run)],
+        notify: Option<(String, Duration)>,
+    ) -> Result<(), DispatcherError> {
+        let keys = entries.iter().map(|(entry, run)| EntryKey { run: scalar::to_run(*run), ..key(entry) }).collect();
         let notify_holder = notify.is_some();
         let (reason, grace) = notify.unwrap_or_default();
         let request = RemoveTasksRequest { keys, notify_holder, reason, grace_period: Some(scalar::to_duration(grace)) };

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use oxcart_service::status::{self, reason};
 use oxcart_store::{Conflict, StoreError};
-use oxcart_types::{EndKind, QueueName, RequestId, TaskId, Violations};
+use oxcart_types::{CancelRuleId, EndKind, OperationId, QueueName, RequestId, TaskId, Violations};
 use tonic::Status;
 
 use crate::sweep::SweepError;
@@ -39,6 +39,16 @@ pub(crate) enum Error {
     RequestReused(RequestId),
     #[error("task {0} has changed since it was read")]
     Changed(TaskId),
+    #[error("batch operation {0} does not exist")]
+    NoOperation(OperationId),
+    #[error("batch operation {0} is completed")]
+    OperationFinished(OperationId),
+    #[error("cancel rule {0} does not exist")]
+    NoCancelRule(CancelRuleId),
+    #[error("{0} operations are at work; wait for the end of one")]
+    TooManyOperations(usize),
+    #[error("{0} cancel rules are active; delete one first")]
+    TooManyCancelRules(usize),
     #[error("too much is waiting")]
     Busy,
     #[error("queue {queue:?} has about {waiting} tasks that wait; its limit is {limit}")]
@@ -105,6 +115,11 @@ impl From<Error> for Status {
             Error::Succeeded(id) => status::failed_precondition(reason::TASK_SUCCEEDED, id.to_string(), text),
             Error::RequestReused(request) => request_reused(request),
             Error::Changed(_) => status::aborted(reason::ETAG_MISMATCH, text),
+            Error::NoOperation(id) => status::not_found(reason::BATCH_OPERATION_NOT_FOUND, "batch operation", id.to_string()),
+            Error::OperationFinished(id) => status::failed_precondition(reason::BATCH_OPERATION_FINISHED, id.to_string(), text),
+            Error::NoCancelRule(id) => status::not_found(reason::CANCEL_RULE_NOT_FOUND, "cancel rule", id.to_string()),
+            Error::TooManyOperations(_) => status::resource_exhausted(reason::TOO_MANY_OPERATIONS, text, LATER),
+            Error::TooManyCancelRules(_) => status::resource_exhausted(reason::TOO_MANY_CANCEL_RULES, text, LATER),
             Error::Busy => status::resource_exhausted(reason::OVERLOADED, text, SOON),
             Error::Backlog { .. } => status::resource_exhausted(reason::QUEUE_FULL, text, LATER),
             Error::TooManyWaiters => status::resource_exhausted(reason::TOO_MANY_WATCHERS, text, LATER),

@@ -17,6 +17,8 @@ mod error;
 mod grpc;
 mod handoff;
 pub mod metrics;
+mod operation;
+mod pick;
 mod queues;
 mod reader;
 mod replay;

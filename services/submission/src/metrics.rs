@@ -45,7 +45,7 @@ pub(crate) struct SweepLabels {
 }
 
 /// What sweepers do, so that every series is there from the start.
-const SWEEPS: [(&str, &str); 20] = [
+const SWEEPS: [(&str, &str); 23] = [
     ("handoffs", "enqueue"),
     ("agenda", "enqueue"),
     ("agenda", "close"),
@@ -66,6 +66,9 @@ const SWEEPS: [(&str, &str); 20] = [
     ("verify", "spill"),
     ("verify", "close"),
     ("keys", "forget"),
+    ("operations", "cancel"),
+    ("operations", "request"),
+    ("cancel_rules", "end"),
 ];
 
 /// The metrics of the service; clones share everything.

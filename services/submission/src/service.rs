@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use oxcart_proto::pb::submission::v1::{
+    operation_service_server::{self, OperationServiceServer},
     queue_service_server::{QueueServiceServer, SERVICE_NAME as QUEUE_SERVICE},
     submission_service_server::{SERVICE_NAME, SubmissionServiceServer},
     verify_service_server::{SERVICE_NAME as VERIFY_SERVICE, VerifyServiceServer},
@@ -11,16 +12,18 @@ use oxcart_proto::pb::submission::v1::{
 use oxcart_service::{Component, Metrics, NotReady, Readiness, ServiceError};
 use oxcart_store::Store;
 use oxcart_types::{Clock, IdSource, Limits};
+use tokio::sync::Notify;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{service::RoutesBuilder, transport::Channel};
 
 use crate::{
     backlog::Backlogs,
+    cancel::Canceller,
     commit::{CommitDeps, Committer},
     config::Config,
     core::Core,
     dispatcher::Dispatcher,
-    grpc::{Api, QueueApi, VerifyApi},
+    grpc::{Api, OperationApi, QueueApi, VerifyApi},
     handoff::Handoffs,
     metrics::Meters,
     reader::Reader,
@@ -71,13 +74,16 @@ impl Submission {
             handoffs: handoffs.clone(),
             meters: meters.clone(),
         };
+        let waiters = Waiters::new(config.waiters, meters.clone());
         let core = Core {
+            canceller: Canceller::spawn(store.clone(), dispatcher.clone(), waiters.clone(), config.waiting_tasks),
+            operations_wake: Arc::new(Notify::new()),
             limits: config.limits(),
             backlogs: Backlogs::new(config.queue_backlog),
             committer: Committer::spawn(&config, commits),
             reader: Reader::spawn(&store, config.waiters.max(1)),
             replayer: Replayer::spawn(config.waiting_tasks.max(1), replays),
-            waiters: Waiters::new(config.waiters, meters.clone()),
+            waiters,
             tracker: TaskTracker::new(),
             verifying: Arc::default(),
             stopping: CancellationToken::new(),
@@ -110,7 +116,7 @@ impl Component for Submission {
     }
 
     fn grpc_services(&self) -> &'static [&'static str] {
-        &[SERVICE_NAME, QUEUE_SERVICE, VERIFY_SERVICE]
+        &[SERVICE_NAME, operation_service_server::SERVICE_NAME, QUEUE_SERVICE, VERIFY_SERVICE]
     }
 
     fn register(&self, routes: &mut RoutesBuilder) {
@@ -118,6 +124,8 @@ impl Component for Submission {
         routes.add_service(SubmissionServiceServer::new(api).max_decoding_message_size(Limits::MESSAGE_BYTES));
         routes.add_service(QueueServiceServer::new(QueueApi(Arc::clone(&self.core))));
         routes.add_service(VerifyServiceServer::new(VerifyApi(Arc::clone(&self.core))));
+        let operations = OperationApi(Arc::clone(&self.core));
+        routes.add_service(OperationServiceServer::new(operations).max_decoding_message_size(Limits::MESSAGE_BYTES));
     }
 
     fn readiness(&self) -> Arc<dyn Readiness> {

@@ -171,8 +171,12 @@ impl Clients {
             sleep(after).await;
             let mut pauses = Pauses::default();
             loop {
-                let request =
-                    CancelTaskRequest { task_id: task.to_string(), reason: "chaos".to_owned(), grace_period: Some(GRACE) };
+                let request = CancelTaskRequest {
+                    task_id: task.to_string(),
+                    reason: "chaos".to_owned(),
+                    grace_period: Some(GRACE),
+                    tree: false,
+                };
                 let mut submission = this.any_submission();
                 let cancelling = async { submission.cancel_task(request).await.map(|answer| answer.into_inner().outcome()) };
                 let answer = timeout(TRY_TIMEOUT, cancelling).await;

@@ -67,6 +67,7 @@ pub fn task_spec(spec: pb::TaskSpec, context: &SpecContext<'_>) -> Result<(TaskS
     check_order(&mut bad, run_at, expires_at, deadline.and_then(|limit| later(now, limit)));
     let retry = retry(&mut bad, spec.retry_policy);
     let idempotency = idempotency(&mut bad, spec.idempotency_key, spec.idempotency_policy, spec.idempotency_ttl);
+    let parent = spec.parent.and_then(|link| parent(&mut bad, &link, id));
     let fairness_key = optional(&spec.fairness_key, |key| bad.take("fairness_key", key.parse::<FairnessKey>()));
     bad.check()?;
     // Everything that can be missing has been noted above.
@@ -89,6 +90,7 @@ pub fn task_spec(spec: pb::TaskSpec, context: &SpecContext<'_>) -> Result<(TaskS
                 retry,
                 idempotency,
                 fairness_key,
+                parent,
             },
             id_chosen,
         )),
@@ -119,6 +121,7 @@ pub fn to_task_spec(spec: TaskSpec, with_payload: bool) -> pb::TaskSpec {
         idempotency_ttl: key.as_ref().map(|key| scalar::to_duration(key.ttl)),
         idempotency_key: key.map(|key| key.key).unwrap_or_default(),
         fairness_key: spec.fairness_key.map(|key| key.as_str().to_owned()).unwrap_or_default(),
+        parent: spec.parent.map(|parent| pb::ParentLink { parent_task_id: parent.to_string() }),
     }
 }
 
@@ -145,6 +148,19 @@ fn chosen_id(text: &str, now: Timestamp) -> Result<TaskId, Invalid> {
         )));
     }
     Ok(id)
+}
+
+/// A task that started itself would be a tree without a root.
+fn parent(bad: &mut Violations, link: &pb::ParentLink, id: Option<TaskId>) -> Option<TaskId> {
+    let field = "parent.parent_task_id";
+    if link.parent_task_id.is_empty() {
+        return bad.take(field, Err(Invalid::required()));
+    }
+    let parent: TaskId = bad.take(field, link.parent_task_id.parse())?;
+    if Some(parent) == id {
+        bad.add(field, reason::FIELD_CONFLICT, "is the task itself");
+    }
+    Some(parent)
 }
 
 pub(super) fn queue(bad: &mut Violations, name: &str) -> Option<QueueName> {

@@ -65,6 +65,7 @@ fn what_was_read_reads_back() {
         deadline: seconds(3600),
         idempotency_key: "k".to_owned(),
         fairness_key: "tenant".to_owned(),
+        parent: Some(pb::ParentLink { parent_task_id: id_made_at(1) }),
         ..named()
     };
     let (spec, _) = read(given).expect("good");
@@ -94,6 +95,7 @@ fn every_mistake_is_named() {
         idempotency_policy: 77,
         idempotency_ttl: seconds(-5),
         fairness_key: " x".to_owned(),
+        parent: Some(pb::ParentLink { parent_task_id: "y".to_owned() }),
     });
     let fields: Vec<_> = bad.expect_err("all of it").as_slice().iter().map(|v| v.field.clone()).collect();
     let expected = [
@@ -115,6 +117,7 @@ fn every_mistake_is_named() {
         "idempotency_policy",
         "idempotency_ttl",
         "idempotency_key",
+        "parent.parent_task_id",
         "fairness_key",
     ];
     assert_eq!(fields, expected);
@@ -131,6 +134,18 @@ fn a_start_after_the_end_is_a_conflict() {
     let bad = read(expired).expect_err("two conflicts");
     let seen: Vec<_> = bad.as_slice().iter().map(|v| (v.field.as_str(), v.reason)).collect();
     assert_eq!(seen, [("expires_at", reason::FIELD_CONFLICT), ("deadline", reason::FIELD_CONFLICT)]);
+}
+
+#[test]
+fn a_task_is_not_its_own_parent() {
+    let id = id_made_at(1_800_000_000);
+    let own = pb::TaskSpec { task_id: id.clone(), parent: Some(pb::ParentLink { parent_task_id: id }), ..named() };
+    let missing = pb::TaskSpec { parent: Some(pb::ParentLink::default()), ..named() };
+    for (spec, why) in [(own, reason::FIELD_CONFLICT), (missing, reason::FIELD_REQUIRED)] {
+        let bad = read(spec).expect_err(why);
+        let seen: Vec<_> = bad.as_slice().iter().map(|v| (v.field.as_str(), v.reason)).collect();
+        assert_eq!(seen, [("parent.parent_task_id", why)]);
+    }
 }
 
 fn durations() -> impl Strategy<Value = Option<prost_types::Duration>> {
@@ -150,11 +165,12 @@ prop_compose! {
         (start_timeout, heartbeat_timeout) in (durations(), durations()),
         (max_attempts, backoff_multiplier, jitter) in (any::<i32>(), any::<f64>(), any::<f64>()),
         (json, idempotency_key, fairness_key) in (".{0,20}", ".{0,140}", ".{0,70}"), idempotency_policy in any::<i32>(),
+        parent in option::of(".{0,40}"),
     ) -> pb::TaskSpec {
         pb::TaskSpec {
             task_id, task_name, queue, priority, tags, metadata, expires_at, start_timeout, timeout, heartbeat_timeout,
             deadline, idempotency_ttl,
-            idempotency_key, fairness_key, idempotency_policy,
+            idempotency_key, fairness_key, idempotency_policy, parent: parent.map(|parent_task_id| pb::ParentLink { parent_task_id }),
             start: run_at.map(Start::RunAt).or(delay.map(Start::Delay)),
             payload: Some(pb::Payload { content: Some(pb::payload::Content::Json(json)), ..Default::default() }),
             retry_policy: Some(pb::RetryPolicy { max_attempts, backoff_multiplier, jitter, ..Default::default() }),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use oxcart_proto::{
     convert::{enums, scalar, value},
     pb::{
-        common::v1::{RetryPolicy, Task as TaskView, TaskSpec, task_spec::Start},
+        common::v1::{ParentLink, RetryPolicy, Task as TaskView, TaskSpec, task_spec::Start},
         submission::v1::{ExecuteTaskRequest, SubmitTaskRequest},
     },
 };
@@ -64,6 +64,12 @@ impl TaskBuilder {
     /// Adds a tag.
     pub fn tag(mut self, tag: impl Into<String>) -> Self {
         self.spec.tags.push(tag.into());
+        self
+    }
+
+    /// Names the task that started this one: a cancel of its tree cancels this one, too.
+    pub fn parent(mut self, parent: TaskId) -> Self {
+        self.spec.parent = Some(ParentLink { parent_task_id: parent.to_string() });
         self
     }
 

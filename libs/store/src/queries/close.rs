@@ -1,8 +1,10 @@
 //! Closing the next slot of a task, so that no run can begin.
 
-use oxcart_types::EndKind;
+use std::collections::HashSet;
 
-use super::{Conn, agenda, dialect, heads};
+use oxcart_types::{EndKind, TaskId};
+
+use super::{Conn, agenda, dialect, heads, slots, sql::chunks};
 use crate::{
     Close, CloseOutcome,
     columns::{Id16, refuse},
@@ -63,6 +65,34 @@ pub(crate) async fn close(conn: &mut Conn, close: &Close) -> Step<CloseOutcome> 
     }
     // Somebody starts and ends runs faster than they can be read: that is as good as running.
     Ok(last.map_or(CloseOutcome::NoTask, |head: Head| CloseOutcome::Running(Box::new(head.task))))
+}
+
+/// Writes start and end of many slots, those of one task each; says which tasks' slots were free.
+pub(crate) async fn take_slots(conn: &mut Conn, slots: &[EndFacts<'_>]) -> Step<HashSet<TaskId>> {
+    let mut starts = Vec::with_capacity(slots.len());
+    for slot in slots {
+        starts.push(StartRow::closed(slot.task, slot.run, slot.attempts_used, slot.by, slot.at)?);
+    }
+    starts.sort_by_key(|row| (row.task, row.run));
+    let mut all_new = true;
+    for rows in chunks(starts, |_| 0) {
+        let count = rows.len();
+        all_new &= dialect::insert_new!(conn, schema::starts::table, rows)? == count;
+    }
+    let mut taken: HashSet<TaskId> = slots.iter().map(|slot| slot.task).collect();
+    if !all_new {
+        let runs: Vec<_> = slots.iter().map(|slot| (slot.task, slot.run)).collect();
+        let found = slots::starts(conn, &runs, "").await?;
+        let mine = |slot: &&EndFacts<'_>| found.get(&(slot.task, slot.run)).is_some_and(|start| start.closed_by(slot.by));
+        taken = slots.iter().filter(mine).map(|slot| slot.task).collect();
+    }
+    let mut ends = Vec::with_capacity(taken.len());
+    for slot in slots.iter().filter(|slot| taken.contains(&slot.task)) {
+        ends.push(EndRow::encode(*slot)?);
+    }
+    // A slot of an earlier try has its end already: both are of one transaction.
+    super::end::insert(conn, ends).await?;
+    Ok(taken)
 }
 
 /// Writes start and end of a slot; false when the slot is taken.

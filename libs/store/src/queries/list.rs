@@ -10,7 +10,6 @@ use crate::{
     codes::Coded as _,
     columns::{self, Id16},
     fault::Step,
-    filter::matches,
     schema,
 };
 
@@ -29,7 +28,7 @@ pub(crate) async fn list(conn: &mut Conn, filter: &TaskFilter, before: Option<Ta
     let mut page = TaskPage { tasks: Vec::new(), next_before: window.next_before };
     for ids in window.ids.chunks(READ_AT_ONCE) {
         for (id, record) in ids.iter().zip(read::get(conn, ids, View::Basic).await?) {
-            let Some(record) = record.filter(|record| matches(record, filter)) else { continue };
+            let Some(record) = record.filter(|record| filter.matches(record)) else { continue };
             if page.tasks.len() == limit {
                 page.next_before = page.tasks.last().map(|last| last.spec.id);
                 return Ok(page);

@@ -2,6 +2,8 @@
 //! `dialect` beside this module.
 
 pub(crate) mod agenda;
+pub(crate) mod cancel;
+pub(crate) mod cancel_rules;
 pub(crate) mod cancels;
 pub(crate) mod close;
 pub(crate) mod cursors;
@@ -12,6 +14,7 @@ pub(crate) mod heads;
 pub(crate) mod keys;
 pub(crate) mod list;
 pub(crate) mod live;
+pub(crate) mod operations;
 pub(crate) mod queues;
 pub(crate) mod read;
 pub(crate) mod replay;
@@ -21,6 +24,7 @@ pub(crate) mod sql;
 pub(crate) mod start;
 pub(crate) mod submit;
 pub(crate) mod takeover;
+pub(crate) mod tree;
 pub(crate) mod update;
 pub(crate) mod waiting;
 pub(crate) mod walk;

@@ -10,7 +10,7 @@ use diesel_async::RunQueryDsl as _;
 use oxcart_types::{OutOfTime, Payload, Run, TaskId, Timestamp};
 
 use super::{
-    Conn, dialect, heads, replay, slots,
+    Conn, cancel_rules, dialect, heads, replay, slots,
     sql::{CHUNK, chunks, sorted_ids, with_ids},
 };
 use crate::{
@@ -32,6 +32,9 @@ pub(crate) async fn start(conn: &mut Conn, wanted: &[Start], now: Timestamp) -> 
     let (first, later): (Vec<&Start>, Vec<&Start>) = wanted.iter().partition(|start| start.run == Run::FIRST);
     let mut rows = first_runs(conn, &first, now).await?;
     rows.extend(later_runs(conn, &later, now).await?);
+    let ready: Vec<TaskId> = rows.iter().map(|(start, _)| start.task).collect();
+    let barred = cancel_rules::close_before_start(conn, &ready, now).await?;
+    rows.retain(|(start, _)| !barred.contains(&start.task));
     let mut attempts = HashMap::with_capacity(rows.len());
     let mut all_new = rows.len() == wanted.len();
     let mut written = Vec::with_capacity(rows.len());

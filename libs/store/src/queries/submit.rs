@@ -1,11 +1,13 @@
 //! Submission: group commit of units.
 
+use std::collections::HashSet;
+
 use diesel::{ExpressionMethods as _, Insertable, QueryDsl as _};
 use diesel_async::RunQueryDsl as _;
 use oxcart_types::{EndKind, Failure, FailureKind, HandoffId, Run, TaskId, Timestamp};
 
 use super::{
-    Conn, close, dialect, handoffs, heads, keys,
+    Conn, cancel_rules, close, dialect, handoffs, heads, keys,
     sql::{CHUNK, chunks, sorted_ids},
 };
 use crate::{
@@ -24,6 +26,13 @@ pub(crate) struct TagRow {
     pub(crate) tag: String,
 }
 
+#[derive(Debug, Insertable)]
+#[diesel(table_name = schema::task_children)]
+struct ChildRow {
+    parent: Id16,
+    task: Id16,
+}
+
 /// Commits units; see [`crate::Store::submit`]. `again`: an earlier try found a key or id taken, so every id is looked up and
 /// not just those that callers chose.
 pub(crate) async fn submit(
@@ -34,7 +43,7 @@ pub(crate) async fn submit(
     again: bool,
 ) -> Step<Vec<UnitOutcome>> {
     let known = known(conn, units, now, again).await?;
-    let Plan { tasks, keys, freed, slots, outcomes } = plan::plan(known, units);
+    let Plan { tasks, keys, freed, slots, mut outcomes } = plan::plan(known, units);
     for slot in slots {
         cancel_replaced(conn, slot, now).await?;
     }
@@ -42,9 +51,16 @@ pub(crate) async fn submit(
     if !keys.is_empty() {
         keys::insert(conn, keys, now).await?;
     }
-    insert_tasks(conn, &tasks, handoff).await?;
-    let handed_off: Vec<TaskId> = tasks.iter().filter(|task| task.set_aside.is_none()).map(|task| task.spec.id).collect();
+    let cancelled = cancel_rules::close_at_submission(conn, &tasks, now).await?;
+    insert_tasks(conn, &tasks, &cancelled, handoff).await?;
+    let open = tasks.iter().filter(|task| !cancelled.contains(&task.spec.id));
+    let handed_off: Vec<TaskId> = open.filter(|task| task.set_aside.is_none()).map(|task| task.spec.id).collect();
     handoffs::insert(conn, handoff, &handed_off, now).await?;
+    for outcome in &mut outcomes {
+        if let UnitOutcome::Accepted(accepted) = outcome {
+            accepted.iter_mut().for_each(|task| task.cancelled = !task.deduplicated && cancelled.contains(&task.id));
+        }
+    }
     Ok(outcomes)
 }
 
@@ -82,15 +98,20 @@ async fn cancel_replaced(conn: &mut Conn, slot: ReplacedSlot, now: Timestamp) ->
     if close::take_slot(conn, facts).await? { Ok(()) } else { Err(crate::fault::start_over()) }
 }
 
-/// Writes tasks with their tags and agenda rows.
-async fn insert_tasks(conn: &mut Conn, tasks: &[&NewTask], handoff: HandoffId) -> Step<()> {
+/// Writes tasks with their tags, places in trees and agenda rows; those that are cancelled already need no look.
+async fn insert_tasks(conn: &mut Conn, tasks: &[&NewTask], cancelled: &HashSet<TaskId>, handoff: HandoffId) -> Step<()> {
     let mut rows = Vec::with_capacity(tasks.len());
     let mut tags = Vec::new();
+    let mut children = Vec::new();
     let mut agenda = Vec::new();
     for task in tasks {
         let spec = &task.spec;
         rows.push(TaskInsert::encode(task, handoff)?);
         tags.extend(spec.tags.iter().map(|tag| TagRow { task: spec.id.into(), tag: tag.as_str().to_owned() }));
+        children.extend(spec.parent.map(|parent| ChildRow { parent: parent.into(), task: spec.id.into() }));
+        if cancelled.contains(&spec.id) {
+            continue;
+        }
         if let Some(SetAside { at, why }) = task.set_aside.or_else(|| expiry(task)) {
             let row = AgendaRow { task: spec.id, at, run: Run::FIRST, why };
             agenda.push(AgendaInsert::encode(&row, &spec.queue, spec.priority)?);
@@ -102,6 +123,9 @@ async fn insert_tasks(conn: &mut Conn, tasks: &[&NewTask], handoff: HandoffId) -
     }
     for rows in chunks(tags, |_| 0) {
         dialect::insert!(conn, schema::task_tags::table, rows)?;
+    }
+    for rows in chunks(children, |_| 0) {
+        dialect::insert!(conn, schema::task_children::table, rows)?;
     }
     for rows in chunks(agenda, |_| 0) {
         dialect::insert!(conn, schema::agenda::table, rows)?;

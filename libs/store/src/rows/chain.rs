@@ -153,6 +153,11 @@ impl StartSlot {
         self.token == token.into() && self.kind == StartKind::Worker.code()
     }
 
+    /// The holder of this token closed this slot.
+    pub(crate) fn closed_by(&self, token: LeaseToken) -> bool {
+        self.token == token.into() && self.kind == StartKind::Closer.code()
+    }
+
     /// A worker began this run.
     pub(crate) fn begun(&self) -> bool {
         self.kind == StartKind::Worker.code()

@@ -8,7 +8,8 @@ use diesel::{
     sql_types::{BigInt, Binary, Integer, Nullable, SmallInt, Text, Timestamp as SqlTimestamp},
 };
 use oxcart_types::{
-    HandoffId, Idempotency, IdempotencyPolicy, Limits, Payload, Priority, RetryPolicy, TaskSpec, Timestamp, retry::RetryPolicyParts,
+    HandoffId, Idempotency, IdempotencyPolicy, Limits, Payload, Priority, RetryPolicy, Tag, TaskSpec, Timestamp,
+    retry::RetryPolicyParts,
 };
 use serde::{Deserialize, Serialize};
 
@@ -46,6 +47,7 @@ pub(crate) struct TaskInsert {
     created_at: NaiveDateTime,
     start_timeout_nanos: Option<i64>,
     heartbeat_timeout_nanos: Option<i64>,
+    parent: Option<Id16>,
 }
 
 impl TaskInsert {
@@ -83,6 +85,7 @@ impl TaskInsert {
             created_at: columns::time(task.created_at),
             start_timeout_nanos: limit("start_timeout_nanos", spec.start_timeout)?,
             heartbeat_timeout_nanos: limit("heartbeat_timeout_nanos", spec.heartbeat_timeout)?,
+            parent: spec.parent.map(Id16::from),
         })
     }
 
@@ -151,7 +154,7 @@ fn from_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, StoreError> {
 /// The columns of [`SpecRow`] but the payload, of `tasks t`.
 pub(crate) const SPEC_COLUMNS: &str = "t.id, t.name, t.queue, t.priority, t.content_type, t.tags, t.metadata, t.run_at, \
      t.expires_at, t.timeout_nanos, t.deadline_nanos, t.max_attempts, t.retry, t.idempotency_key, t.idempotency_policy, \
-     t.idempotency_ttl_nanos, t.fairness_key, t.created_at, t.start_timeout_nanos, t.heartbeat_timeout_nanos";
+     t.idempotency_ttl_nanos, t.fairness_key, t.parent, t.created_at, t.start_timeout_nanos, t.heartbeat_timeout_nanos";
 
 /// A row of `tasks` as it is read.
 #[derive(Debug, Clone, QueryableByName)]
@@ -192,6 +195,8 @@ pub(crate) struct SpecRow {
     idempotency_ttl_nanos: Option<i64>,
     #[diesel(sql_type = Nullable<Text>)]
     fairness_key: Option<String>,
+    #[diesel(sql_type = Nullable<Binary>)]
+    parent: Option<Id16>,
     #[diesel(sql_type = SqlTimestamp)]
     created_at: NaiveDateTime,
     #[diesel(sql_type = Nullable<BigInt>)]
@@ -208,7 +213,6 @@ impl SpecRow {
 
     /// Reads the specification; the payload is `null` when it was left out.
     pub(crate) fn decode(self) -> Result<TaskSpec, StoreError> {
-        let tags: Vec<String> = self.tags.as_deref().map(from_json).transpose()?.unwrap_or_default();
         let metadata: BTreeMap<String, String> = self.metadata.as_deref().map(from_json).transpose()?.unwrap_or_default();
         Ok(TaskSpec {
             id: self.id.into(),
@@ -216,7 +220,7 @@ impl SpecRow {
             queue: columns::read_name(&self.queue)?,
             priority: read_priority(self.priority)?,
             payload: self.payload.map_or_else(Payload::null, |bytes| Payload::from_stored(self.content_type, bytes)),
-            tags: tags.iter().map(|tag| columns::read_name(tag)).collect::<Result<_, _>>()?,
+            tags: read_tags(self.tags.as_deref())?,
             metadata,
             run_at: self.run_at.map(columns::read_time),
             expires_at: self.expires_at.map(columns::read_time),
@@ -227,8 +231,15 @@ impl SpecRow {
             retry: read_retry(self.max_attempts, self.retry.as_deref())?,
             idempotency: read_idempotency(self.idempotency_key, self.idempotency_policy, self.idempotency_ttl_nanos)?,
             fairness_key: self.fairness_key.as_deref().map(columns::read_name).transpose()?,
+            parent: self.parent.map(Into::into),
         })
     }
+}
+
+/// Tags from their column.
+pub(crate) fn read_tags(column: Option<&str>) -> Result<Vec<Tag>, StoreError> {
+    let tags: Vec<String> = column.map(from_json).transpose()?.unwrap_or_default();
+    tags.iter().map(|tag| columns::read_name(tag)).collect()
 }
 
 /// A priority from its column.

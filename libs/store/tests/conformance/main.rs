@@ -5,9 +5,12 @@
 mod support;
 
 mod agenda;
+mod cancel_rules;
+mod cancelling;
 mod closing;
 mod faults;
 mod model;
+mod operations;
 mod queues;
 mod random;
 mod reading;

@@ -148,7 +148,7 @@ async fn a_holder_is_replaced_until_it_starts(#[values(Database::MariaDb, Databa
     let store = Fixture::new(database).await;
     let first = store.submit_one(keyed(IdempotencyPolicy::Replace, "a")).await;
     let second = keyed(IdempotencyPolicy::Replace, "b");
-    let outcome = |id, replaced| [UnitOutcome::Accepted(vec![Accepted { id, deduplicated: false, replaced }])];
+    let outcome = |id, replaced| [UnitOutcome::Accepted(vec![Accepted { id, deduplicated: false, replaced, cancelled: false }])];
     let replaced = Some((first, run(1)));
     assert_eq!(store.submit_units(vec![unit(vec![second.clone()])]).await, outcome(second.spec.id, replaced));
     assert_eq!(store.state(first).await, TaskState::Cancelled);

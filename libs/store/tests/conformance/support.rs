@@ -170,6 +170,7 @@ pub(crate) fn task() -> NewTask {
         retry: RetryPolicy::default(),
         idempotency: None,
         fairness_key: None,
+        parent: None,
     };
     new_task(spec)
 }
@@ -197,12 +198,12 @@ pub(crate) fn unit(tasks: Vec<NewTask>) -> SubmitUnit {
 }
 
 pub(crate) fn accepted(ids: &[TaskId]) -> UnitOutcome {
-    let accepted = |id: &TaskId| oxcart_store::Accepted { id: *id, deduplicated: false, replaced: None };
+    let accepted = |id: &TaskId| oxcart_store::Accepted { id: *id, deduplicated: false, replaced: None, cancelled: false };
     UnitOutcome::Accepted(ids.iter().map(accepted).collect())
 }
 
 pub(crate) fn deduplicated(ids: &[TaskId]) -> UnitOutcome {
-    let accepted = |id: &TaskId| oxcart_store::Accepted { id: *id, deduplicated: true, replaced: None };
+    let accepted = |id: &TaskId| oxcart_store::Accepted { id: *id, deduplicated: true, replaced: None, cancelled: false };
     UnitOutcome::Accepted(ids.iter().map(accepted).collect())
 }
 

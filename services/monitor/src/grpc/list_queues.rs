@@ -6,12 +6,9 @@ use oxcart_proto::pb::{
 };
 
 use super::list_workers::all_workers;
-use crate::{
-    error::MonitorError,
-    page::{self, Query},
-    queues,
-    service::Core,
-};
+use oxcart_service::page::{self, Query};
+
+use crate::{error::MonitorError, queues, service::Core};
 
 const PAGING: Query<'_> = Query { rpc: "ListQueues", parameters: "" };
 

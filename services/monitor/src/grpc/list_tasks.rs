@@ -4,16 +4,15 @@ use oxcart_proto::{
     convert::task::{to_run, to_task, trace_id},
     pb::monitor::v1::{ListTaskRunsRequest, ListTaskRunsResponse, ListTasksRequest, ListTasksResponse},
 };
+use oxcart_service::page::{self, Query};
 use oxcart_store::model::{TaskRecord, View};
-use oxcart_types::{Limits, Run, TaskId, Violations};
+use oxcart_types::{
+    Limits, Run, TaskId, Violations,
+    filter::{FilterError, TaskQuery},
+};
 use prost::Message;
 
-use crate::{
-    error::MonitorError,
-    filter::{FilterError, task::TaskQuery},
-    page::{self, Query},
-    service::Core,
-};
+use crate::{error::MonitorError, service::Core};
 
 /// Bytes of one page: clients take a message of the common limit, and what is around the tasks needs its place.
 const PAGE_BYTES: usize = Limits::MESSAGE_BYTES / 4 * 3;

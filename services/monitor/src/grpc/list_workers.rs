@@ -4,11 +4,11 @@ use oxcart_proto::pb::{
     common::v1::WorkerInfo,
     monitor::v1::{ListWorkersRequest, ListWorkersResponse},
 };
+use oxcart_service::page::{self, Query};
 use oxcart_types::{Limits, WorkerId};
 
 use crate::{
     error::MonitorError,
-    page::{self, Query},
     registry::{earlier, worker},
     service::Core,
 };

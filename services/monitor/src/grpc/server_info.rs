@@ -1,9 +1,9 @@
 //! GetServerInfo.
 
 use oxcart_proto::pb::monitor::v1::GetServerInfoResponse;
-use oxcart_types::Limits;
+use oxcart_types::{Limits, filter};
 
-use crate::{filter, service::Core};
+use crate::service::Core;
 
 pub(super) fn server_info(core: &Core) -> GetServerInfoResponse {
     let limits: [(&str, usize); 12] = [

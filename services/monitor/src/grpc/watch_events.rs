@@ -4,16 +4,12 @@ use std::{pin::Pin, sync::Arc};
 
 use futures_util::Stream;
 use oxcart_proto::pb::monitor::v1::{WatchEventsRequest, WatchEventsResponse};
+use oxcart_types::filter::FilterError;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use crate::{
-    error::MonitorError,
-    filter::{FilterError, event::EventFilter},
-    service::Core,
-    watch::Watcher,
-};
+use crate::{error::MonitorError, event_filter::EventFilter, service::Core, watch::Watcher};
 
 /// The stream of a watcher.
 pub(super) type Events = Pin<Box<dyn Stream<Item = Result<WatchEventsResponse, Status>> + Send>>;

@@ -188,6 +188,7 @@ impl Fixture {
             deadline: None,
             retry: RetryPolicy::default(),
             idempotency: None,
+            parent: None,
             fairness_key: None,
         };
         let task = NewTask { digest: spec.digest(), spec, id_chosen: false, created_at: at, set_aside: None };

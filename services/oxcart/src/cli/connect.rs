@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use oxcart_proto::pb::{
     monitor::v1::monitor_service_client::MonitorServiceClient,
-    submission::v1::{queue_service_client::QueueServiceClient, submission_service_client::SubmissionServiceClient},
+    submission::v1::{
+        operation_service_client::OperationServiceClient, queue_service_client::QueueServiceClient,
+        submission_service_client::SubmissionServiceClient,
+    },
 };
 use oxcart_types::Limits;
 use tonic::transport::{Channel, Endpoint};
@@ -33,6 +36,11 @@ impl Global {
     /// The settings of queues.
     pub(super) async fn queues(&self) -> Result<QueueServiceClient<Channel>, CliError> {
         Ok(QueueServiceClient::new(self.channel().await?))
+    }
+
+    /// Operations on many tasks: the submission service has them.
+    pub(super) async fn operations(&self) -> Result<OperationServiceClient<Channel>, CliError> {
+        Ok(OperationServiceClient::new(self.channel().await?).max_decoding_message_size(MAX_ANSWER_BYTES))
     }
 
     /// The monitor service.

@@ -1,6 +1,7 @@
 //! The command line: one file per command.
 
 mod args;
+mod cancel_rule;
 mod config;
 mod connect;
 mod demo;
@@ -8,6 +9,7 @@ mod dev;
 mod error;
 mod healthcheck;
 mod migrate;
+mod operation;
 mod output;
 mod queue;
 mod serve;
@@ -76,6 +78,10 @@ enum Command {
     Config(config::ConfigArgs),
     /// Submit, read and control tasks
     Task(task::TaskArgs),
+    /// Cancel what matches, and what is submitted later
+    CancelRule(cancel_rule::CancelRuleArgs),
+    /// See and stop operations on many tasks
+    Operation(operation::OperationArgs),
     /// See, pause and resume queues
     Queue(queue::QueueArgs),
     /// See workers
@@ -114,6 +120,8 @@ impl Command {
             Self::Migrate(args) => args.run(output).await,
             Self::Config(args) => args.run(output),
             Self::Task(args) => args.run(global, output).await,
+            Self::CancelRule(args) => args.run(global, output).await,
+            Self::Operation(args) => args.run(global, output).await,
             Self::Queue(args) => args.run(global, output).await,
             Self::Worker(args) => args.run(global, output).await,
             Self::Verify(args) => args.run(global, output).await,

@@ -6,14 +6,14 @@ use oxcart_proto::{
     convert::{changes, scalar, task::to_task},
     pb::submission::v1 as pb,
 };
-use oxcart_store::{DeleteOutcome, View};
-use oxcart_types::{Limits, ReplaySpec, Violations, violation::reason};
+use oxcart_store::{DeleteOutcome, Selector, TaskRecord, View};
+use oxcart_types::{Limits, ReplaySpec, TaskId, Violations, violation::reason};
 
 use super::{checked, task_id};
-use crate::{cancel::Cancelled, core::Core, error::Error};
+use crate::{cancel::Cancelled, core::Core, error::Error, operation::Asked};
 
 /// Time for a running handler to stop, when the caller names none.
-const DEFAULT_GRACE: Duration = Duration::from_secs(30);
+pub(super) const DEFAULT_GRACE: Duration = Duration::from_secs(30);
 
 pub(super) async fn update(core: &Arc<Core>, request: pb::UpdateTaskRequest) -> Result<pb::UpdateTaskResponse, Error> {
     let mut bad = Violations::new();
@@ -29,26 +29,56 @@ pub(super) async fn update(core: &Arc<Core>, request: pb::UpdateTaskRequest) -> 
     Ok(pb::UpdateTaskResponse { task: Some(to_task(record, View::Basic)) })
 }
 
-pub(super) async fn cancel(core: &Arc<Core>, request: pb::CancelTaskRequest) -> Result<pb::CancelTaskResponse, Error> {
+pub(super) async fn cancel(
+    core: &Arc<Core>,
+    request: pb::CancelTaskRequest,
+    actor: String,
+) -> Result<pb::CancelTaskResponse, Error> {
     let mut bad = Violations::new();
     let id = task_id(&mut bad, &request.task_id);
     let grace = request
         .grace_period
         .map_or(Some(DEFAULT_GRACE), |grace| bad.take("grace_period", scalar::duration_up_to(grace, Limits::GRACE)));
-    check_reason(&mut bad, &request.reason);
+    check_reason(&mut bad, "reason", &request.reason);
     let (id, grace) = checked(bad, id.zip(grace))?;
+    if request.tree {
+        return cancel_tree(core, id, request.reason, grace, actor).await;
+    }
     let (cancelled, record) = core.cancel(id, request.reason, grace).await?;
+    Ok(cancel_response(cancelled, record, String::new()))
+}
+
+/// The root first, so that it starts nothing more; an operation sees to the rest. A root that has ended may have children that
+/// have not.
+async fn cancel_tree(
+    core: &Arc<Core>,
+    root: TaskId,
+    reason: String,
+    grace: Duration,
+    actor: String,
+) -> Result<pb::CancelTaskResponse, Error> {
+    let (cancelled, record) = match core.cancel(root, reason.clone(), grace).await {
+        Err(Error::Finished(..)) => (Cancelled::Acknowledged, core.reader.basic(root).await?.ok_or(Error::NoTask(root))?),
+        answer => answer?,
+    };
+    let asked = Asked { request: None, reason, actor, grace };
+    let operation = core.start_operation(Selector::Tree(root), asked).await?;
+    Ok(cancel_response(cancelled, record, operation.asked.id.to_string()))
+}
+
+fn cancel_response(cancelled: Cancelled, record: TaskRecord, batch_operation_id: String) -> pb::CancelTaskResponse {
     let outcome = match cancelled {
         Cancelled::Acknowledged => pb::CancelOutcome::Acknowledged,
         Cancelled::Requested => pb::CancelOutcome::Requested,
     };
-    Ok(pb::CancelTaskResponse { outcome: outcome.into(), task: Some(to_task(record, View::Basic)) })
+    pb::CancelTaskResponse { outcome: outcome.into(), task: Some(to_task(record, View::Basic)), batch_operation_id }
 }
 
-fn check_reason(bad: &mut Violations, text: &str) {
+/// Notes a reason that is too long.
+pub(super) fn check_reason(bad: &mut Violations, field: &str, text: &str) {
     if text.len() > Limits::REASON_BYTES {
         let (length, max) = (text.len(), Limits::REASON_BYTES);
-        bad.add("reason", reason::FIELD_INVALID, format!("has {length} bytes; at most {max} are allowed"));
+        bad.add(field, reason::FIELD_INVALID, format!("has {length} bytes; at most {max} are allowed"));
     }
 }
 
@@ -64,7 +94,7 @@ pub(super) async fn replay(core: &Arc<Core>, request: pb::ReplayTaskRequest) -> 
             None
         }
     };
-    check_reason(&mut bad, &request.reason);
+    check_reason(&mut bad, "reason", &request.reason);
     let request_id = core.request(&request.request_id, core.clock.now(), &mut bad);
     let id = checked(bad, id)?;
     let spec = ReplaySpec {

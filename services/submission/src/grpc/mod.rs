@@ -1,8 +1,10 @@
 //! The public API: decode, call, encode.
 
+mod actor;
 mod control;
 mod deadline;
 mod execute;
+mod operations;
 mod queues;
 mod read;
 mod stream;
@@ -18,7 +20,7 @@ use oxcart_types::{TaskId, Violations};
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 
-pub(crate) use self::{queues::QueueApi, verify::VerifyApi};
+pub(crate) use self::{operations::OperationApi, queues::QueueApi, verify::VerifyApi};
 use crate::{core::Core, error::Error};
 
 /// The gRPC service.
@@ -78,7 +80,8 @@ impl SubmissionService for Api {
     }
 
     async fn cancel_task(&self, request: Request<pb::CancelTaskRequest>) -> Result<Response<pb::CancelTaskResponse>, Status> {
-        Ok(control::cancel(&self.0, request.into_inner()).await.map(Response::new)?)
+        let actor = actor::of_caller(&request);
+        Ok(control::cancel(&self.0, request.into_inner(), actor).await.map(Response::new)?)
     }
 
     async fn replay_task(&self, request: Request<pb::ReplayTaskRequest>) -> Result<Response<pb::ReplayTaskResponse>, Status> {

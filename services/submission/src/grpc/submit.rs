@@ -43,7 +43,8 @@ pub(super) async fn submit(
     let _spans = trace::join(&mut unit, trace);
     let accepted = core.submit(unit).await?;
     let known = states(core, &accepted).await?;
-    Ok(accepted.iter().map(|task| result(task.id, known.get(&task.id).copied(), task.deduplicated)).collect())
+    let state = |task: &Accepted| if task.cancelled { Some(TaskState::Cancelled) } else { known.get(&task.id).copied() };
+    Ok(accepted.iter().map(|task| result(task.id, state(task), task.deduplicated)).collect())
 }
 
 /// What would be accepted. Ids that the server would make are left out: another one is made when the task is submitted.

@@ -6,6 +6,7 @@ mod decide;
 mod feeder;
 mod handoffs;
 mod keys;
+mod operations;
 mod orphans;
 mod resync;
 mod reverse;
@@ -53,6 +54,9 @@ pub(crate) fn spawn(core: &Arc<Core>, tracker: &TaskTracker, shutdown: &Cancella
     sweeps.start("reverse_audit", config.reverse_audit_step_period, reverse::ReverseAudit::default(), reverse::pass);
     sweeps.start("settings", config.watch_period, (), |core, _| settings::pass(core));
     sweeps.start("keys", config.keys_period, (), |core, _| keys::pass(core));
+    sweeps.start("operations_end", config.keys_period, (), |core, _| operations::tidy(core));
+    let wake = Arc::clone(&core.operations_wake);
+    sweeps.start_with("operations", config.operations_period, wake, (), |core, _| operations::pass(core));
 }
 
 /// Tells the dispatcher the settings of queues once; when it does not answer, the sweeper goes on trying.
@@ -78,7 +82,17 @@ impl Sweeps<'_> {
         F: Fn(Arc<Core>, StateGuard<S>) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = Result<Progress, SweepError>> + Send + 'static,
     {
-        let spec = ReconcilerSpec { name, period, wake: Arc::new(Notify::new()) };
+        self.start_with(name, period, Arc::new(Notify::new()), state, pass);
+    }
+
+    /// As [`Self::start`]; `wake` ends its sleep.
+    fn start_with<S, F, Fut>(&self, name: &'static str, period: Duration, wake: Arc<Notify>, state: S, pass: F)
+    where
+        S: Send + 'static,
+        F: Fn(Arc<Core>, StateGuard<S>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<Progress, SweepError>> + Send + 'static,
+    {
+        let spec = ReconcilerSpec { name, period, wake };
         let (core, state, pass) = (Arc::clone(self.core), Arc::new(Mutex::new(state)), Arc::new(pass));
         reconcile::spawn(spec, self.tracker, self.shutdown.clone(), self.metrics, move || {
             let (core, state, pass) = (Arc::clone(&core), Arc::clone(&state), Arc::clone(&pass));

@@ -4,7 +4,7 @@ mod cancel;
 mod explain;
 mod list;
 mod replay;
-mod show;
+pub(super) mod show;
 mod submit;
 mod wait;
 mod watch;

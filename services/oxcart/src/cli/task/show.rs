@@ -20,7 +20,7 @@ pub(super) fn state(state: TaskState) -> &'static str {
 }
 
 /// An instant, in UTC; a dash when there is none.
-pub(super) fn time(time: Option<prost_types::Timestamp>) -> String {
+pub(in crate::cli) fn time(time: Option<prost_types::Timestamp>) -> String {
     let time = time.and_then(|time| scalar::timestamp(time).ok());
     time.map_or_else(|| "-".to_owned(), |time| time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true))
 }

@@ -6,7 +6,7 @@ use clap::Args;
 use oxcart_proto::{
     convert::scalar::{to_duration, to_timestamp},
     pb::{
-        common::v1::{RetryPolicy, TaskSpec, task_spec::Start},
+        common::v1::{ParentLink, RetryPolicy, TaskSpec, task_spec::Start},
         submission::v1::SubmitTaskRequest,
     },
 };
@@ -63,6 +63,9 @@ pub(crate) struct SpecArgs {
     /// Attempts in all, the first included
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(1..=1000), allow_hyphen_values = true)]
     max_attempts: Option<i32>,
+    /// Task that started this one: cancelled with its tree
+    #[arg(long, value_name = "ID")]
+    parent: Option<String>,
     /// Idempotency key: one task per key
     #[arg(long, value_name = "KEY")]
     key: Option<String>,
@@ -92,6 +95,7 @@ impl SpecArgs {
             heartbeat_timeout: self.heartbeat_timeout.map(to_duration),
             deadline: self.deadline.map(to_duration),
             retry_policy,
+            parent: self.parent.map(|parent_task_id| ParentLink { parent_task_id }),
             idempotency_key: self.key.unwrap_or_default(),
             ..Default::default()
         })

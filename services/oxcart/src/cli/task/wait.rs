@@ -6,7 +6,7 @@ use clap::Args;
 use oxcart_proto::{
     convert::scalar::to_duration,
     pb::{
-        common::v1::TaskState,
+        common::v1::{TaskState, TaskView},
         submission::v1::{WaitTaskRequest, submission_service_client::SubmissionServiceClient},
     },
 };
@@ -35,6 +35,16 @@ pub(crate) struct WaitArgs {
 impl WaitArgs {
     pub(super) async fn run(self, global: &Global, output: &mut Output) -> Result<Exit, CliError> {
         until_end(global.submission().await?, &self.id, self.max_wait, output).await
+    }
+}
+
+/// Waits for the end of a task, however long it takes.
+pub(super) async fn ended(submission: &mut SubmissionServiceClient<Channel>, id: &str) -> Result<(), CliError> {
+    loop {
+        let request = WaitTaskRequest { task_id: id.to_owned(), view: TaskView::Basic.into(), ..Default::default() };
+        if submission.wait_task(request).await?.into_inner().satisfied {
+            return Ok(());
+        }
     }
 }
 

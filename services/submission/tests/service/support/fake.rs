@@ -34,6 +34,8 @@ pub(crate) struct State {
     pub(crate) notified: Vec<String>,
     /// Settings of queues.
     pub(crate) settings: BTreeMap<String, pb::QueueConfig>,
+    /// What was to be taken out, each up to this run: newer ones stay.
+    pub(crate) removed: Vec<(String, i32)>,
 }
 
 #[derive(Clone, Default)]
@@ -108,6 +110,7 @@ impl DispatcherService for FakeDispatcher {
                 statuses.push(pb::RemoveStatus::Leased.into());
                 continue;
             }
+            state.removed.push((key.task_id.clone(), key.run));
             let status = match state.entries.get(&key.task_id) {
                 None => pb::RemoveStatus::Unknown,
                 Some(entry) if entry.run > key.run => pb::RemoveStatus::Newer,

@@ -6,7 +6,10 @@ use std::{sync::Arc, time::Duration};
 
 use oxcart_proto::pb::{
     common::v1::{Task, TaskSpec, TaskState},
-    submission::v1::{CancelTaskRequest, GetTaskRequest, SubmitTaskRequest, submission_service_client::SubmissionServiceClient},
+    submission::v1::{
+        CancelTaskRequest, GetTaskRequest, SubmitTaskRequest, operation_service_client::OperationServiceClient,
+        submission_service_client::SubmissionServiceClient,
+    },
 };
 use oxcart_service::{Component as _, Metrics, local};
 use oxcart_store::{End, EndOutcome, RunKey, Start, StartOutcome, Store, StoreOptions};
@@ -23,6 +26,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 /// The system of a test. Everything in it ends with it.
 pub(crate) struct System {
     pub(crate) client: SubmissionServiceClient<Channel>,
+    pub(crate) operations: OperationServiceClient<Channel>,
     pub(crate) dispatcher: FakeDispatcher,
     pub(crate) store: Store,
     pub(crate) stop: CancellationToken,
@@ -94,7 +98,8 @@ pub(crate) fn serve(config: Config, store: Store, dispatcher: FakeDispatcher) ->
     tokio::spawn(served);
     tokio::spawn(Box::new(submission).run(stop.clone()));
     let client = SubmissionServiceClient::new(to_submission.channel());
-    System { client, dispatcher, store, stop, metrics, _dir: None }
+    let operations = OperationServiceClient::new(to_submission.channel());
+    System { client, operations, dispatcher, store, stop, metrics, _dir: None }
 }
 
 pub(crate) fn echo() -> TaskSpec {

@@ -189,6 +189,7 @@ impl Rig {
             deadline: None,
             retry: RetryPolicy::new(parts).expect("a policy"),
             idempotency: None,
+            parent: None,
             fairness_key: None,
         }
     }

@@ -1,26 +1,29 @@
 //! The filter language of lists and watches: comparisons joined by AND, a subset of AIP-160.
 //!
-//! This module reads the text; [`task`] and [`event`] say which fields there are and what their comparisons mean. All of it is
-//! pure, and every refusal names the position.
+//! This module reads the text; [`task`] says which fields tasks have and what their comparisons mean. All of it is pure, and every
+//! refusal names the position.
 
-pub(crate) mod event;
 mod scan;
-pub(crate) mod task;
+pub mod task;
 
 use std::fmt;
 
-use oxcart_types::{Violations, violation::reason};
-
 use self::scan::Scanner;
+use crate::{
+    TaskId,
+    violation::{Violations, reason},
+};
+
+pub use self::task::{Submitted, TaskFilter, TaskQuery};
 
 /// Bytes of a filter at most.
-pub(crate) const MAX_BYTES: usize = 4096;
+pub const MAX_BYTES: usize = 4096;
 /// Comparisons of a filter at most.
-pub(crate) const MAX_COMPARISONS: usize = 20;
+pub const MAX_COMPARISONS: usize = 20;
 
 /// How a field is compared with a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Operator {
+pub enum Operator {
     /// `=`
     Equal,
     /// `!=`
@@ -40,7 +43,7 @@ pub(crate) enum Operator {
 impl Operator {
     /// As it is written.
     #[must_use]
-    pub(crate) const fn as_str(self) -> &'static str {
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Equal => "=",
             Self::NotEqual => "!=",
@@ -61,22 +64,22 @@ impl fmt::Display for Operator {
 
 /// One comparison, as written.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Comparison {
+pub struct Comparison {
     /// Field.
-    pub(crate) field: String,
+    pub field: String,
     /// Operator.
-    pub(crate) operator: Operator,
+    pub operator: Operator,
     /// Value, quotes taken off.
-    pub(crate) value: String,
+    pub value: String,
     /// Where the field begins, in characters from 1.
-    pub(crate) field_at: usize,
+    pub field_at: usize,
     /// Where the value begins, in characters from 1.
-    pub(crate) value_at: usize,
+    pub value_at: usize,
 }
 
 /// Why a filter is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum FilterError {
+pub enum FilterError {
     /// The text is not of the language, or a comparison is not one that its field has.
     #[error("at character {at}: {description}")]
     Syntax {
@@ -98,13 +101,15 @@ pub(crate) enum FilterError {
 }
 
 impl FilterError {
-    fn syntax(at: usize, description: impl Into<String>) -> Self {
+    /// A mistake at a position.
+    #[must_use]
+    pub fn syntax(at: usize, description: impl Into<String>) -> Self {
         Self::Syntax { at, description: description.into() }
     }
 
     /// The error as a violation of the request's field `filter`.
     #[must_use]
-    pub(crate) fn into_violations(self) -> Violations {
+    pub fn into_violations(self) -> Violations {
         let reason = match &self {
             Self::Syntax { .. } => reason::FILTER_SYNTAX,
             Self::UnknownField { .. } => reason::FILTER_FIELD_UNKNOWN,
@@ -119,7 +124,7 @@ impl FilterError {
 ///
 /// # Errors
 /// The text is too long, is not of the language, or uses OR, NOT or parentheses, which the language does not have yet.
-pub(crate) fn parse(text: &str) -> Result<Vec<Comparison>, FilterError> {
+pub fn parse(text: &str) -> Result<Vec<Comparison>, FilterError> {
     if text.len() > MAX_BYTES {
         return Err(FilterError::syntax(1, format!("has {} bytes; at most {MAX_BYTES} are allowed", text.len())));
     }
@@ -162,7 +167,7 @@ fn comparison(scanner: &mut Scanner<'_>) -> Result<Comparison, FilterError> {
     }
     let operator_at = scanner.position();
     let Some(operator) = scanner.operator() else {
-        if field.parse::<oxcart_types::TaskId>().is_ok() {
+        if field.parse::<TaskId>().is_ok() {
             let (field, value) = ("task_id".to_owned(), field.to_owned());
             return Ok(Comparison { field, operator: Operator::Equal, value, field_at, value_at: field_at });
         }

@@ -1,4 +1,4 @@
-//! Page tokens: opaque to clients, bound to their query, refused when changed.
+//! Pages of lists. Page tokens: opaque to clients, bound to their query, refused when changed.
 
 use oxcart_types::{Violations, violation::reason};
 use sha2::{Digest as _, Sha256};
@@ -14,20 +14,20 @@ const POSITION_BYTES: usize = 64;
 /// not ask for anyway; the code is there so that a token that was edited, or belongs to another query, is refused instead of
 /// answered with the wrong rows.
 #[derive(Clone)]
-pub(crate) struct PageTokens {
+pub struct PageTokens {
     key: [u8; 32],
 }
 
 impl PageTokens {
     /// With a key that all replicas share, so that any of them reads the tokens of the others.
     #[must_use]
-    pub(crate) fn new(key: &str) -> Self {
+    pub fn new(key: &str) -> Self {
         Self { key: Sha256::digest(key.as_bytes()).into() }
     }
 
     /// The token that goes on at `position` of `query`.
     #[must_use]
-    pub(crate) fn write(&self, query: &Query<'_>, position: &[u8]) -> String {
+    pub fn write(&self, query: &Query<'_>, position: &[u8]) -> String {
         let code = self.code(query, position);
         let mut token = String::with_capacity(2 * (code.len() + position.len()));
         for byte in code.iter().chain(position) {
@@ -42,7 +42,7 @@ impl PageTokens {
     ///
     /// # Errors
     /// PAGE_TOKEN_INVALID: malformed, changed, or of another query.
-    pub(crate) fn read(&self, query: &Query<'_>, token: &str) -> Result<Option<Vec<u8>>, Violations> {
+    pub fn read(&self, query: &Query<'_>, token: &str) -> Result<Option<Vec<u8>>, Violations> {
         if token.is_empty() {
             return Ok(None);
         }
@@ -70,16 +70,16 @@ impl PageTokens {
 
 /// What a token is bound to.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Query<'a> {
+pub struct Query<'a> {
     /// The RPC.
-    pub(crate) rpc: &'static str,
+    pub rpc: &'static str,
     /// What decides which rows there are, for example the filter; the page size may change between pages.
-    pub(crate) parameters: &'a str,
+    pub parameters: &'a str,
 }
 
 /// The refusal of a token.
 #[must_use]
-pub(crate) fn invalid() -> Violations {
+pub fn invalid() -> Violations {
     let mut violations = Violations::new();
     violations.add("page_token", reason::PAGE_TOKEN_INVALID, "is malformed or belongs to another query; begin again without it");
     violations
@@ -102,7 +102,7 @@ fn same(left: &[u8], right: &[u8]) -> bool {
 ///
 /// # Errors
 /// Negative.
-pub(crate) fn size(asked: i32, default: usize) -> Result<usize, Violations> {
+pub fn size(asked: i32, default: usize) -> Result<usize, Violations> {
     match usize::try_from(asked) {
         Ok(0) => Ok(default),
         Ok(size) => Ok(size.min(oxcart_types::Limits::PAGE_ROWS)),

@@ -3,22 +3,92 @@
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use oxcart_store::model::{TaskFilter, TaskRecord};
-use oxcart_types::{Tag, TaskId, TaskState, Timestamp, clock::to_micros, violation::Invalid};
 
 use super::{Comparison, FilterError, Operator, parse};
+use crate::{
+    QueueName, Tag, TaskId, TaskName, TaskState, WorkerId,
+    clock::{Timestamp, to_micros},
+    record::TaskRecord,
+    spec::TaskSpec,
+    state::UnknownState,
+    violation::Invalid,
+};
 
 const FIELDS: &str = "state, queue, task_name, tags, task_id, worker_id, error_kind, create_time";
 
+/// Which tasks a store looks for; every part that is set must hold.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct TaskFilter {
+    /// Any of these states; all when empty.
+    pub states: Vec<TaskState>,
+    /// Queue.
+    pub queue: Option<QueueName>,
+    /// Handler.
+    pub name: Option<TaskName>,
+    /// Has this tag.
+    pub tag: Option<Tag>,
+    /// Worker of the latest run.
+    pub worker: Option<WorkerId>,
+    /// Kind of the latest failure.
+    pub failure_kind: Option<String>,
+    /// Submitted at or after.
+    pub created_from: Option<Timestamp>,
+    /// Submitted before.
+    pub created_before: Option<Timestamp>,
+}
+
+impl TaskFilter {
+    /// True when every part that is set holds.
+    #[must_use]
+    pub fn matches(&self, task: &TaskRecord) -> bool {
+        self.matches_submitted(&Submitted::of(&task.spec, task.created_at))
+            && (self.states.is_empty() || self.states.contains(&task.state))
+            && self.worker.is_none_or(|worker| task.worker == Some(worker))
+            && self.failure_kind.as_ref().is_none_or(|kind| task.failure.as_ref().is_some_and(|f| f.kind.as_str() == kind))
+    }
+
+    /// True when every part that a submission decides holds; the others are not looked at.
+    fn matches_submitted(&self, task: &Submitted<'_>) -> bool {
+        self.queue.as_ref().is_none_or(|queue| queue == task.queue)
+            && self.name.as_ref().is_none_or(|name| name == task.name)
+            && self.tag.as_ref().is_none_or(|tag| task.tags.contains(tag))
+            && self.created_from.is_none_or(|from| task.created_at >= from)
+            && self.created_before.is_none_or(|before| task.created_at < before)
+    }
+}
+
+/// What is known of a task from its submission on.
+#[derive(Debug, Clone, Copy)]
+pub struct Submitted<'a> {
+    /// Id.
+    pub id: TaskId,
+    /// Queue.
+    pub queue: &'a QueueName,
+    /// Handler.
+    pub name: &'a TaskName,
+    /// Tags.
+    pub tags: &'a [Tag],
+    /// Time of submission.
+    pub created_at: Timestamp,
+}
+
+impl<'a> Submitted<'a> {
+    /// Of a specification that was submitted then.
+    #[must_use]
+    pub fn of(spec: &'a TaskSpec, created_at: Timestamp) -> Self {
+        Self { id: spec.id, queue: &spec.queue, name: &spec.name, tags: &spec.tags, created_at }
+    }
+}
+
 /// Which tasks to list.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub(crate) struct TaskQuery {
+pub struct TaskQuery {
     /// What the store looks for.
-    pub(crate) store: TaskFilter,
+    pub store: TaskFilter,
     /// One task only.
-    pub(crate) task: Option<TaskId>,
+    pub task: Option<TaskId>,
     /// Tags beyond the first: the store finds tasks by one tag, the others are looked at afterwards.
-    pub(crate) more_tags: Vec<Tag>,
+    pub more_tags: Vec<Tag>,
 }
 
 impl TaskQuery {
@@ -27,7 +97,7 @@ impl TaskQuery {
     /// # Errors
     /// As [`parse`]; an unknown field, a comparison that its field does not have, a field twice, a value that its field does
     /// not have.
-    pub(crate) fn parse(text: &str, now: Timestamp) -> Result<Self, FilterError> {
+    pub fn parse(text: &str, now: Timestamp) -> Result<Self, FilterError> {
         let mut query = Self::default();
         for comparison in parse(text)? {
             query.add(&comparison, now)?;
@@ -60,33 +130,48 @@ impl TaskQuery {
 
     /// True when a task that the store found by [`Self::store`] has the other tags, too.
     #[must_use]
-    pub(crate) fn has_more_tags(&self, task: &TaskRecord) -> bool {
+    pub fn has_more_tags(&self, task: &TaskRecord) -> bool {
         self.more_tags.iter().all(|tag| task.spec.tags.contains(tag))
+    }
+
+    /// True when nothing is compared: every task matches.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// A field among the compared ones that a submission does not decide: it tells of what became of a task since.
+    #[must_use]
+    pub fn decided_later(&self) -> Option<&'static str> {
+        let filter = &self.store;
+        [
+            (!filter.states.is_empty(), "state"),
+            (filter.worker.is_some(), "worker_id"),
+            (filter.failure_kind.is_some(), "error_kind"),
+        ]
+        .into_iter()
+        .find_map(|(compared, field)| compared.then_some(field))
+    }
+
+    /// True when a task matches as far as its submission decides; see [`Self::decided_later`] for what is not looked at.
+    #[must_use]
+    pub fn matches_submitted(&self, task: &Submitted<'_>) -> bool {
+        self.task.is_none_or(|id| id == task.id)
+            && self.store.matches_submitted(task)
+            && self.more_tags.iter().all(|tag| task.tags.contains(tag))
     }
 
     /// True when a task, however it was found, is one of those to list.
     #[must_use]
-    pub(crate) fn matches(&self, task: &TaskRecord) -> bool {
-        let filter = &self.store;
-        (filter.states.is_empty() || filter.states.contains(&task.state))
-            && self.task.is_none_or(|id| id == task.spec.id)
-            && filter.queue.as_ref().is_none_or(|queue| *queue == task.spec.queue)
-            && filter.name.as_ref().is_none_or(|name| *name == task.spec.name)
-            && filter.tag.as_ref().is_none_or(|tag| task.spec.tags.contains(tag))
-            && filter.worker.is_none_or(|worker| task.worker == Some(worker))
-            && filter.failure_kind.as_ref().is_none_or(|kind| task.failure.as_ref().is_some_and(|f| f.kind.as_str() == kind))
-            && filter.created_from.is_none_or(|from| task.created_at >= from)
-            && filter.created_before.is_none_or(|before| task.created_at < before)
-            && self.has_more_tags(task)
+    pub fn matches(&self, task: &TaskRecord) -> bool {
+        self.task.is_none_or(|id| id == task.spec.id) && self.store.matches(task) && self.has_more_tags(task)
     }
 }
 
 fn add_state(states: &mut Vec<TaskState>, comparison: &Comparison) -> Result<(), FilterError> {
     operators(comparison, &[Operator::Equal, Operator::NotEqual])?;
-    let state: TaskState = comparison
-        .value
-        .parse()
-        .map_err(|error: oxcart_types::state::UnknownState| FilterError::syntax(comparison.value_at, error.to_string()))?;
+    let state: TaskState =
+        comparison.value.parse().map_err(|error: UnknownState| FilterError::syntax(comparison.value_at, error.to_string()))?;
     let equal = comparison.operator == Operator::Equal;
     // An empty list means every state, so the first comparison starts from all of them.
     let before: &[TaskState] = if states.is_empty() { &TaskState::ALL } else { states };
@@ -178,7 +263,6 @@ fn value_error(comparison: &Comparison, invalid: Invalid) -> FilterError {
 
 #[cfg(test)]
 mod tests {
-    use oxcart_types::{QueueName, TaskName};
     use proptest::prelude::*;
 
     use super::*;
@@ -242,6 +326,36 @@ mod tests {
         }
         let error = TaskQuery::parse("queue = a AND priority = 3", now()).expect_err("unknown");
         assert!(matches!(&error, FilterError::UnknownField { at: 15, field, .. } if field == "priority"), "{error}");
+    }
+
+    #[test]
+    fn what_a_submission_decides_is_told_apart() {
+        assert!(read("").is_empty());
+        assert!(!read("tags:vip").is_empty());
+        for (text, later) in [
+            ("queue = mail AND task_name = a AND tags:vip AND create_time < now", None),
+            ("tags:vip AND state = QUEUED", Some("state")),
+            ("worker_id = 0190f3c5-7b1e-7cc3-98c4-dc0c0c07398f", Some("worker_id")),
+            ("error_kind = Smtp", Some("error_kind")),
+        ] {
+            assert_eq!(read(text).decided_later(), later, "{text}");
+        }
+        let tags: Vec<Tag> = vec!["eu".parse().expect("a tag"), "vip".parse().expect("a tag")];
+        let (queue, name) = ("mail".parse().expect("a queue"), "email.send".parse().expect("a name"));
+        let id = "0190f3c5-7b1e-7cc3-98c4-dc0c0c07398f".parse().expect("an id");
+        let task = Submitted { id, queue: &queue, name: &name, tags: &tags, created_at: now() };
+        for (text, matches) in [
+            ("queue = mail AND task_name = email.send AND tags:vip AND tags:eu AND create_time >= now", true),
+            ("tags:vip AND tags:us", false),
+            ("tags:us", false),
+            ("queue = other", false),
+            ("task_name = other", false),
+            ("create_time < now", false),
+            ("0190f3c5-7b1e-7cc3-98c4-dc0c0c07398f", true),
+            ("0190f3c5-7b1e-7cc3-98c4-dc0c0c073980", false),
+        ] {
+            assert_eq!(read(text).matches_submitted(&task), matches, "{text}");
+        }
     }
 
     proptest! {

@@ -1,9 +1,11 @@
 //! Filters on events.
 
 use oxcart_proto::pb::common::v1::Event;
-use oxcart_types::{QueueName, TaskId};
+use oxcart_types::{
+    QueueName, TaskId,
+    filter::{Comparison, FilterError, Operator, parse},
+};
 
-use super::{Comparison, FilterError, Operator, parse};
 use crate::events;
 
 const FIELDS: &str = "type, task_id, queue";

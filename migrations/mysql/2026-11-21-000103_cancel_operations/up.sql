@@ -1,0 +1,26 @@
+-- Operations on many tasks: what was asked for, by whom and why, and how far it is.
+CREATE TABLE operations (
+    id          BINARY(16)   NOT NULL PRIMARY KEY,
+    request     BINARY(16)   NULL COMMENT 'the client''s name for the call',
+    rule        BINARY(16)   NULL COMMENT 'cancel rule whose sweep this is',
+    action      SMALLINT     NOT NULL,
+    selector    SMALLINT     NOT NULL,
+    picks       MEDIUMBLOB   NOT NULL COMMENT 'ids of 16 bytes each, a tag, a filter, or the root of a tree',
+    reason      TEXT         NOT NULL,
+    actor       VARCHAR(128) NOT NULL,
+    grace_nanos BIGINT       NOT NULL,
+    state       SMALLINT     NOT NULL,
+    step        BIGINT       NOT NULL COMMENT 'batches recorded: of two that do the same one, the first is counted',
+    position    BINARY(16)   NULL COMMENT 'the next batch comes after this',
+    next_at     DATETIME(6)  NOT NULL,
+    matched     BIGINT       NOT NULL,
+    cancelled   BIGINT       NOT NULL,
+    requested   BIGINT       NOT NULL,
+    finished    BIGINT       NOT NULL,
+    failed      BIGINT       NOT NULL,
+    failures    TEXT         NULL COMMENT 'JSON list of the first ones',
+    created_at  DATETIME(6)  NOT NULL,
+    ended_at    DATETIME(6)  NULL,
+    UNIQUE KEY operations_request (request),
+    KEY operations_due (state, next_at)
+) ENGINE = InnoDB DEFAULT CHARSET = utf8mb4 COLLATE = utf8mb4_bin;
