@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     convert::Infallible,
     sync::{Arc, Mutex, PoisonError, RwLock},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use oxcart_queue::{Partition, QueueEngine, QueueError};
@@ -13,6 +13,7 @@ use oxcart_service::{
     reconcile::{self, Progress, ReconcilerSpec},
 };
 use oxcart_types::{Clock, IdSource, QueueName};
+use tokio::time::Instant;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::Instrument as _;
 

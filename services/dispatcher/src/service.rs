@@ -1,9 +1,6 @@
 //! The dispatcher as a component.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use oxcart_proto::pb::dispatcher::v1::{
@@ -16,7 +13,7 @@ use oxcart_service::{
     reconcile::{Progress, ReconcilerSpec},
 };
 use oxcart_types::{Clock, IdSource};
-use tokio::sync::broadcast::error::RecvError;
+use tokio::{sync::broadcast::error::RecvError, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::service::RoutesBuilder;
 

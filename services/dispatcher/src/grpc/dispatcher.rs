@@ -1,10 +1,6 @@
 //! `DispatcherService`: entries and queues, for submission and monitor.
 
-use std::{
-    collections::BTreeMap,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
 use oxcart_proto::{
@@ -15,6 +11,7 @@ use oxcart_queue::{
     Enqueue, EnqueueCause, EnqueueStatus, Inspected, Partition, PartitionStats, Place, Presence, Remove, RemoveStatus,
 };
 use oxcart_types::{Limits, QueueName, WorkerId};
+use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 

@@ -1,10 +1,9 @@
 //! Pages over the entries of a queue: ListEntries and CheckEntries.
 
-use std::time::Instant;
-
 use oxcart_proto::{convert::scalar, pb::dispatcher::v1 as pb};
 use oxcart_queue::{Damage, Damaged, EntryKey, Inspected, PageCursor, Partition, Place, QueueError};
 use oxcart_types::{Limits, QueueName, Violations, violation::reason};
+use tokio::time::Instant;
 
 use super::dispatcher::place;
 use crate::{core::Core, error::DispatcherError};

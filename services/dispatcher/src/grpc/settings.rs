@@ -1,10 +1,11 @@
 //! ConfigureQueues.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use oxcart_proto::pb::dispatcher::v1 as pb;
 use oxcart_queue::{Partition, Settings};
 use oxcart_types::{Limits, QueueName, Violations, violation::reason};
+use tokio::time::Instant;
 
 use crate::{core::Core, error::DispatcherError};
 

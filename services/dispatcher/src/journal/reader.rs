@@ -3,7 +3,7 @@
 //! Nothing is buffered here beyond one message, so that a reader that is slow holds nobody up: it reads on later, and what the
 //! engine no longer keeps by then is a gap message.
 
-use std::{collections::BTreeSet, sync::Arc, time::Instant};
+use std::{collections::BTreeSet, sync::Arc};
 
 use oxcart_proto::{convert::scalar, pb::dispatcher::v1 as pb};
 use oxcart_queue::{JournalFrom, JournalId, Partition, Wakeup};
@@ -17,6 +17,7 @@ use tokio::sync::{
     },
     mpsc,
 };
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::{cursor::Cursor, encode};

@@ -4,12 +4,12 @@ use std::{
     collections::HashSet,
     pin::Pin,
     sync::{Arc, Weak},
-    time::Instant,
 };
 
 use oxcart_queue::{MAX_ITEMS, Partition, QueueError};
 use oxcart_service::coalesce::{Batcher, BatcherOptions};
 use oxcart_types::TaskId;
+use tokio::time::Instant;
 
 use crate::core::Core;
 

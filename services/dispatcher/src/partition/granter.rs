@@ -5,11 +5,12 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use oxcart_queue::{Claim, Granted, LeaseRequest, Leased, MAX_ITEMS, QueueError, Release};
 use oxcart_service::reconcile::Progress;
+use tokio::time::Instant;
 
 use super::{Lane, deal::deal};
 use crate::{

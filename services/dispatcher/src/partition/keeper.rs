@@ -1,9 +1,10 @@
 //! Makes due entries ready and takes back expired leases: one reconciler for the normal path and for recovery.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use oxcart_queue::{TickLimits, Ticked};
 use oxcart_service::reconcile::Progress;
+use tokio::time::Instant;
 
 use super::Lane;
 use crate::core::Core;

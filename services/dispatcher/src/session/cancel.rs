@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use oxcart_proto::{
@@ -12,6 +12,7 @@ use oxcart_proto::{
 };
 use oxcart_types::{LeaseToken, Run, TaskId};
 use pb::open_session_response::Message;
+use tokio::time::Instant;
 
 use crate::core::Core;
 

@@ -40,7 +40,7 @@ pub(crate) async fn poll(core: Arc<Core>, request: pb::PollGrantsRequest) -> Res
         return Err(DispatcherError::EngineDown(lasted));
     }
     let (sender, receiver) = mpsc::channel(core.config.session_buffer.max(2));
-    let until = std::time::Instant::now() + core.config.lease_ttl;
+    let until = Instant::now() + core.config.lease_ttl;
     let tokens: Vec<_> = held.iter().map(|lease| lease.extend.token).collect();
     let counted = held.into_iter().map(|lease| {
         let Extend { key, run, token, .. } = lease.extend;

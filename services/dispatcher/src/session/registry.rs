@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use oxcart_proto::{
@@ -14,7 +14,7 @@ use oxcart_queue::{EntryKey, Granted};
 use oxcart_types::{LeaseToken, QueueName, WorkerId};
 use pb::open_session_response::Message;
 use prometheus_client::metrics::gauge::Gauge;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 

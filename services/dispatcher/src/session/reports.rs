@@ -1,15 +1,13 @@
 //! Reports about leases: the same for the stream and for the unary calls.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use oxcart_proto::{convert::scalar, pb::dispatcher::v1 as pb};
 use oxcart_queue::{Complete, Enqueue, EnqueueStatus, EntryKey, Extend, ExtendCause, LeaseStatus, Outcome, Partition, Release};
 use oxcart_types::{LeaseToken, TaskId, WorkerId};
+use tokio::time::Instant;
 
 use super::{registry::Session, state::Counted};
 use crate::{

@@ -11,13 +11,11 @@
 //! or named as held and has not been seen settled, grants in flight included. A lease that the engine must have taken back by
 //! now stops counting, so that a lost grant cannot eat a slot for ever.
 
-use std::{
-    collections::HashMap,
-    time::{Duration, Instant},
-};
+use std::{collections::HashMap, time::Duration};
 
 use oxcart_queue::EntryKey;
 use oxcart_types::{LeaseToken, QueueName, Run};
+use tokio::time::Instant;
 
 /// Where a session stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

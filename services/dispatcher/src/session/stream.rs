@@ -1,6 +1,6 @@
 //! A session over a stream: the task that reads a worker's messages and answers them.
 
-use std::{sync::Arc, time::Instant};
+use std::sync::Arc;
 
 use oxcart_proto::{
     convert::scalar,
@@ -9,7 +9,7 @@ use oxcart_proto::{
 use oxcart_queue::{ExtendCause, LeaseStatus};
 use oxcart_types::Limits;
 use pb::{open_session_request::Message as Request, open_session_response::Message};
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 use tonic::{Status, Streaming};
 
 use super::{
