@@ -15,6 +15,7 @@ mod codes;
 mod columns;
 pub mod error;
 mod fault;
+mod link;
 pub mod model;
 mod mysql;
 mod operation;
@@ -29,6 +30,8 @@ mod versions;
 
 pub use cancel_rule::{CancelRule, NewCancelRule, RuleMade, RuleSelector};
 pub use error::StoreError;
+#[cfg(feature = "simulation")]
+pub use link::Wire;
 pub use model::*;
 pub use operation::*;
 pub use store::{Store, StoreOptions};

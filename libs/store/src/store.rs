@@ -12,7 +12,8 @@ use std::{
 use oxcart_types::{CancelRuleId, HandoffId, LeaseToken, OperationId, QueueName, Run, TaskChanges, TaskId, Timestamp, WorkerId};
 
 use crate::{
-    CancelRule, NewCancelRule, RuleMade, change::Update, error::StoreError, model::*, mysql, operation::*, sqlite, usage::PoolUsage,
+    CancelRule, NewCancelRule, RuleMade, change::Update, error::StoreError, link::Link, model::*, mysql, operation::*, sqlite,
+    usage::PoolUsage,
 };
 
 /// How to reach the database and how much of it to use.
@@ -29,7 +30,10 @@ pub struct StoreOptions {
 
 /// The store. Clones share the pool.
 #[derive(Clone)]
-pub struct Store(Backend);
+pub struct Store {
+    backend: Backend,
+    link: Link,
+}
 
 #[derive(Clone)]
 enum Backend {
@@ -39,7 +43,7 @@ enum Backend {
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.0 {
+        f.write_str(match self.backend {
             Backend::Mysql(_) => "Store(MySQL)",
             Backend::Sqlite(_) => "Store(SQLite)",
         })
@@ -53,10 +57,12 @@ macro_rules! run {
     ($self:ident.write [$($arg:ident),*] $($call:tt)*) => { run!($self, writes, write [$($arg),*] $($call)*) };
     ($self:ident, $pool:ident, $mode:ident [$($arg:ident),*] $module:ident::$function:ident($($value:expr),*)) => {{
         $(let $arg = Arc::new($arg);)*
-        match &$self.0 {
+        $self.link.request().await?;
+        let answer = match &$self.backend {
             Backend::Mysql(backend) => run!(@ backend.$pool(), mysql, $mode [$($arg),*] $module::$function($($value),*)),
             Backend::Sqlite(backend) => run!(@ backend.$pool(), sqlite, $mode [$($arg),*] $module::$function($($value),*)),
-        }
+        };
+        $self.link.answer(answer).await
     }};
     (@ $on:expr, $database:ident, $mode:ident [$($arg:ident),*] $module:ident::$function:ident($($value:expr),*)) => {
         $on
@@ -71,10 +77,18 @@ macro_rules! run {
 impl Store {
     /// Connects and checks that the schema is the one this program needs.
     pub async fn connect(options: StoreOptions) -> Result<Self, StoreError> {
-        match Scheme::of(&options.url)? {
-            Scheme::Mysql => mysql::Backend::connect(&options).await.map(|backend| Self(Backend::Mysql(backend))),
-            Scheme::Sqlite => sqlite::Backend::connect(&options).await.map(|backend| Self(Backend::Sqlite(backend))),
-        }
+        let backend = match Scheme::of(&options.url)? {
+            Scheme::Mysql => Backend::Mysql(mysql::Backend::connect(&options).await?),
+            Scheme::Sqlite => Backend::Sqlite(sqlite::Backend::connect(&options).await?),
+        };
+        Ok(Self { backend, link: Link::default() })
+    }
+
+    /// A handle on the same database whose steps go over this wire.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn over(&self, wire: Arc<dyn crate::Wire>) -> Self {
+        Self { backend: self.backend.clone(), link: Link::over(wire) }
     }
 
     /// Brings the schema up to date, under a lock, so that several processes may do it at once. Returns the versions applied.
@@ -88,7 +102,7 @@ impl Store {
     /// True where writes come one after the other whatever their callers do: on SQLite.
     #[must_use]
     pub const fn has_one_writer(&self) -> bool {
-        match self.0 {
+        match self.backend {
             Backend::Mysql(_) => false,
             Backend::Sqlite(_) => true,
         }
@@ -97,7 +111,7 @@ impl Store {
     /// How the pools of connections are used: one on MySQL, one for reads and one for writes on a SQLite file.
     #[must_use]
     pub fn pools(&self) -> Vec<PoolUsage> {
-        match &self.0 {
+        match &self.backend {
             Backend::Mysql(backend) => backend.usage(),
             Backend::Sqlite(backend) => backend.usage(),
         }

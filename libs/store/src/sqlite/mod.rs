@@ -2,6 +2,7 @@
 
 pub(crate) mod dialect;
 mod errors;
+mod executor;
 mod migrate;
 #[path = "../pool.rs"]
 mod pool;
@@ -9,17 +10,20 @@ mod pool;
 pub(crate) mod queries;
 mod setup;
 
-use diesel::SqliteConnection;
-use diesel_async::sync_connection_wrapper::SyncConnectionWrapper;
+use diesel::{SqliteConnection, connection::AnsiTransactionManager};
+use diesel_async::{
+    TransactionManager as _,
+    sync_connection_wrapper::{SyncConnectionWrapper, SyncTransactionManagerWrapper},
+};
 use futures_util::future::BoxFuture;
 
-use self::{pool::Pool, setup::Place};
+use self::{executor::Executor, pool::Pool, setup::Place};
 use crate::{PoolUsage, StoreError, StoreOptions, fault::Step};
 
 pub(crate) use migrate::migrate;
 
 /// Connection.
-pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection>;
+pub(crate) type Conn = SyncConnectionWrapper<SqliteConnection, Executor>;
 /// Backend of diesel.
 pub(crate) type Db = diesel::sqlite::Sqlite;
 
@@ -75,5 +79,16 @@ where
     T: Send,
     F: for<'c> Fn(&'c mut Conn) -> BoxFuture<'c, Step<T>> + Send + Sync,
 {
-    conn.immediate_transaction(async |conn: &mut Conn| work(conn).await).await
+    type Transactions = SyncTransactionManagerWrapper<AnsiTransactionManager>;
+    conn.spawn_blocking(|conn| AnsiTransactionManager::begin_transaction_sql(conn, "BEGIN IMMEDIATE")).await?;
+    match work(conn).await {
+        Ok(value) => {
+            Transactions::commit_transaction(conn).await?;
+            Ok(value)
+        }
+        Err(fault) => {
+            Transactions::rollback_transaction(conn).await?;
+            Err(fault)
+        }
+    }
 }
