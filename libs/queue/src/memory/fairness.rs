@@ -12,6 +12,7 @@ const PRUNE_FROM: usize = 1024;
 
 /// Last passes of the fairness keys and the virtual time of each band.
 #[derive(Default)]
+#[cfg_attr(feature = "simulation", derive(Clone))]
 pub(super) struct Fairness {
     last: HashMap<(u8, u32), u64>,
     virtual_time: HashMap<u8, u64>,

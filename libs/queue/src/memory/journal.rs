@@ -10,6 +10,7 @@ use crate::{
 };
 
 /// Records of calls, oldest first; the oldest are dropped beyond the limit.
+#[cfg_attr(feature = "simulation", derive(Clone))]
 pub(super) struct Journal {
     limit: usize,
     records: VecDeque<(JournalId, Bytes)>,

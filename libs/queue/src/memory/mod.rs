@@ -5,6 +5,8 @@
 
 mod call;
 mod fairness;
+#[cfg(feature = "simulation")]
+mod fork;
 mod journal;
 mod operations;
 mod page;

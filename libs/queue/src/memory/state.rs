@@ -37,6 +37,7 @@ pub(super) type Rank = (u8, u64, TaskId);
 
 /// One partition. An entry is in `entries` and in exactly one of the indexes that its [`Spot`] names; only
 /// [`State::put`] and [`State::take`] change either, so that they cannot part.
+#[cfg_attr(feature = "simulation", derive(Clone))]
 pub(super) struct State {
     pub(super) incarnation: u64,
     /// Calls that changed something.
