@@ -20,7 +20,7 @@ use oxcart_sdk::Handlers;
 use oxcart_service::{Component, Metrics, NotReady, Readiness, ServiceError};
 use oxcart_types::{Clock, IdSource};
 use tokio::{
-    runtime::Runtime,
+    runtime::{Handle, Runtime},
     sync::{mpsc, watch as channel},
 };
 use tokio_util::sync::CancellationToken;
@@ -80,9 +80,21 @@ impl WorkerService {
     /// # Errors
     /// A setting is out of bounds, two handlers have one name, or the threads of the handlers cannot be started.
     pub fn new(config: Config, deps: Deps) -> Result<Self, WorkerError> {
+        let runtime = HandlerRuntime::new(config.handler_threads).map_err(WorkerError::Runtime)?;
+        Self::build(config, deps, runtime)
+    }
+
+    /// As [`Self::new`], with handlers on a runtime of the caller's: one that blocks its thread then keeps others from theirs.
+    ///
+    /// # Errors
+    /// A setting is out of bounds, or two handlers have one name.
+    pub fn with_handlers_on(runtime: Handle, config: Config, deps: Deps) -> Result<Self, WorkerError> {
+        Self::build(config, deps, HandlerRuntime::Borrowed(runtime))
+    }
+
+    fn build(config: Config, deps: Deps, runtime: HandlerRuntime) -> Result<Self, WorkerError> {
         config.check().map_err(WorkerError::Configuration)?;
         let handlers = builtin::handlers(&config.builtin)?.merge(deps.handlers)?;
-        let runtime = HandlerRuntime::new(config.handler_threads).map_err(WorkerError::Runtime)?;
         let (session, commands) = SessionHandle::new();
         let (grant_sender, grants) = mpsc::unbounded_channel();
         let (notice_sender, notices) = mpsc::channel(NOTICES);
@@ -230,8 +242,13 @@ impl Readiness for Ready {
     }
 }
 
-/// Threads for handlers. They end with it: a handler that blocks its thread is left behind, so that the process can end.
-struct HandlerRuntime(Option<Runtime>);
+/// Threads for handlers.
+enum HandlerRuntime {
+    /// They end with it: a handler that blocks its thread is left behind, so that the process can end.
+    Owned(Option<Runtime>),
+    /// Somebody else's.
+    Borrowed(Handle),
+}
 
 impl HandlerRuntime {
     fn new(threads: usize) -> std::io::Result<Self> {
@@ -239,21 +256,24 @@ impl HandlerRuntime {
         if threads > 0 {
             builder.worker_threads(threads);
         }
-        builder.thread_name("handler").enable_all().build().map(|runtime| Self(Some(runtime)))
+        builder.thread_name("handler").enable_all().build().map(|runtime| Self::Owned(Some(runtime)))
     }
 
-    fn handle(&self) -> tokio::runtime::Handle {
-        match &self.0 {
-            Some(runtime) => runtime.handle().clone(),
+    fn handle(&self) -> Handle {
+        match self {
+            Self::Owned(Some(runtime)) => runtime.handle().clone(),
             // Taken only by drop.
-            None => tokio::runtime::Handle::current(),
+            Self::Owned(None) => Handle::current(),
+            Self::Borrowed(handle) => handle.clone(),
         }
     }
 }
 
 impl Drop for HandlerRuntime {
     fn drop(&mut self) {
-        if let Some(runtime) = self.0.take() {
+        if let Self::Owned(runtime) = self
+            && let Some(runtime) = runtime.take()
+        {
             runtime.shutdown_background();
         }
     }
