@@ -172,8 +172,8 @@ impl Batch {
             return Some(claim);
         }
         if let Some(closing) = OutOfTime::of(0, spec.start_by(created_at), None, now) {
-            self.close(&claim, Run::FIRST, Closing::OutOfTime(closing)).await;
-            return None;
+            // A run that is open began in time: the refusal of the start says what is to be done about it.
+            return if self.close(&claim, Run::FIRST, Closing::OutOfTime(closing)).await { None } else { Some(claim) };
         }
         if let Some(wait) = spec.run_at.map(|at| until(at, now)).filter(|wait| !wait.is_zero()) {
             self.give_back(&claim.grant, claim.run, wait, "not due");
@@ -218,7 +218,11 @@ impl Batch {
                         Next::Drop(state) => self.settle(&claim.grant, claim.run, Settlement::Dropped(Some(state))),
                         Next::GiveBack(delay) => self.give_back(&claim.grant, claim.run, delay, "another run is open"),
                         Next::Enqueue(run, delay) => self.give_back(&claim.grant, run, delay, "not due"),
-                        Next::Close(run, closing) => self.close(&claim, run, closing).await,
+                        Next::Close(run, closing) => {
+                            if !self.close(&claim, run, closing).await {
+                                self.give_back(&claim.grant, claim.run, PAUSE, "another run is open");
+                            }
+                        }
                         Next::TakeOver(run) => {
                             claim.run = run;
                             silent.push(claim);
@@ -353,8 +357,9 @@ impl Batch {
         again
     }
 
-    /// Closes the slot of `run`, the next one.
-    async fn close(&mut self, claim: &Claim, run: Run, closing: Closing) {
+    /// Closes the slot of `run`, the next one, and settles the grant; false when a run is open, and the grant still to be
+    /// settled.
+    async fn close(&mut self, claim: &Claim, run: Run, closing: Closing) -> bool {
         let close = Close {
             task: claim.grant.task,
             run: Some(run),
@@ -369,13 +374,14 @@ impl Batch {
             }
             Ok(CloseOutcome::Ended(kind)) => self.settle(&claim.grant, claim.run, Settlement::Dropped(terminal_state(kind))),
             Ok(CloseOutcome::NoTask) => self.settle(&claim.grant, claim.run, Settlement::Dropped(None)),
-            Ok(CloseOutcome::Running(_)) => self.give_back(&claim.grant, claim.run, PAUSE, "another run is open"),
+            Ok(CloseOutcome::Running(_)) => return false,
             Ok(CloseOutcome::Moved(run)) => self.give_back(&claim.grant, run, Duration::ZERO, "the task is in motion"),
             Err(error) => {
                 self.core.store_failed("close", &error);
                 self.give_back(&claim.grant, claim.run, PAUSE, "the database fails");
             }
         }
+        true
     }
 }
 

@@ -14,7 +14,9 @@ use oxcart_proto::pb::{
     worker::v1::{DrainWorkerRequest, GetWorkerRequest, ListRunningTasksRequest},
 };
 use oxcart_store::model::{Cancel, Replay, ReplayOutcome, Start, StartOutcome, TakeOver, TakeOverOutcome};
-use oxcart_types::{Clock as _, EndKind, IdSource as _, LeaseToken, ReplaySpec, Run, SystemClock, SystemIds, TaskState, WorkerId};
+use oxcart_types::{
+    Clock as _, EndKind, IdSource as _, LeaseToken, ReplaySpec, Run, SystemClock, SystemIds, TaskSpec, TaskState, WorkerId,
+};
 use oxcart_worker::config::LinkMode;
 use support::{Rig, config, dispatcher::Dispatcher};
 
@@ -220,6 +222,21 @@ async fn a_silent_run_is_taken_over_and_a_lively_one_is_not() {
     let settles = rig.settles(id, 2).await;
     assert_eq!(settles.first().map(String::as_str), Some("released next 1 uncounted true"), "{settles:?}");
     assert_eq!(settles.last().map(String::as_str), Some("done"), "{settles:?}");
+    rig.stop().await;
+}
+
+/// It did start in time: what expires while its worker is dead is run again, not left to wait for a start that it has had.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_run_is_taken_over_after_the_task_would_have_expired() {
+    let rig = Rig::start().await;
+    let expires_at = Some(SystemClock.now() + chrono::TimeDelta::milliseconds(300));
+    let id = rig.submit(TaskSpec { expires_at, ..Rig::spec("echo", "1", 3) }).await;
+    let dead = Start { task: id, run: Run::FIRST, token: LeaseToken::from_bytes([99; 16]), worker: WorkerId::from_bytes([99; 16]) };
+    let started = rig.store.store.start(&[dead], SystemClock.now()).await.expect("a start");
+    assert!(matches!(started.as_slice(), [StartOutcome::Started { .. }]));
+    rig.dispatcher.grant(id, 1);
+    let record = rig.wait_state(id, TaskState::Succeeded).await;
+    assert_eq!(ends(&record), [EndKind::Lost, EndKind::Succeeded]);
     rig.stop().await;
 }
 
