@@ -1,5 +1,5 @@
 # make demo and make test are the two commands of the README; the rest is for people who work on Oxcart.
-.PHONY: help build demo test tools lint fmt bench chaos backlog doc fuzz mutants
+.PHONY: help build demo test sim tools lint fmt bench chaos backlog doc fuzz mutants
 
 # The folder whose files `make demo` works on.
 DIR ?= .
@@ -25,6 +25,13 @@ tools: ## What the tests need, installed if missing
 
 test: tools lint ## Everything: lints and all tests
 	cargo test --workspace --no-fail-fast
+
+# Worlds that `make sim` runs, and further arguments for it.
+SEEDS ?= 1000
+ARGS ?=
+
+sim: ## The whole system on simulated time under every fault (SEEDS=n; docs/simulation.md)
+	cargo run --profile sim -p oxcart-sim -- --seeds $(SEEDS) $(ARGS)
 
 lint: tools ## Formatting, clippy, contracts
 	cargo fmt --all --check

@@ -36,6 +36,22 @@ const ALLOWED: &[(&str, &[&str])] = &[
             "oxcart-monitor",
         ],
     ),
+    (
+        "oxcart-sim",
+        &[
+            "oxcart-types",
+            "oxcart-proto",
+            "oxcart-store",
+            "oxcart-queue",
+            "oxcart-service",
+            "oxcart-sdk",
+            "oxcart-ledger",
+            "oxcart-submission",
+            "oxcart-dispatcher",
+            "oxcart-worker",
+            "oxcart-monitor",
+        ],
+    ),
 ];
 
 /// Crates from outside that belong to one of ours only, because they are that one's secret.
