@@ -98,15 +98,16 @@ fn in_time(chain: &Chain, bad: &mut impl FnMut(Invariant, String)) {
     // An update closes a slot as RELEASED and changes the row: the row says nothing of the runs before it.
     let updated = chain.runs.iter().rposition(|run| run.kind == StartKind::Closer && end_kind(run) == Some(EndKind::Released));
     let mut due = spec.run_at;
-    let mut used = 0;
+    let (mut used, mut replayed) = (0, false);
     for (index, run) in chain.runs.iter().enumerate() {
         if run.kind == StartKind::Worker {
             let begun = run.started_at;
             if due.is_some_and(|due| begun < due) && updated.is_none_or(|updated| index > updated) {
                 bad(Invariant::I7, format!("run {} started at {begun}, due {due:?}", run.run));
             }
-            let expires = spec.expires_at.filter(|_| used == 0);
-            let start_timeout = spec.start_timeout.filter(|_| used == 0).and_then(|by| later(earliest_start, by));
+            let first_budget = used == 0 && !replayed;
+            let expires = spec.expires_at.filter(|_| first_budget);
+            let start_timeout = spec.start_timeout.filter(|_| first_budget).and_then(|by| later(earliest_start, by));
             let by = expires.into_iter().chain(start_timeout).chain(deadline).min();
             if by.is_some_and(|by| begun >= by) && updated.is_none_or(|updated| index > updated) {
                 bad(Invariant::I7, format!("run {} started at {begun}, after its last moment {by:?}", run.run));
@@ -115,8 +116,8 @@ fn in_time(chain: &Chain, bad: &mut impl FnMut(Invariant, String)) {
         }
         due = run.end.as_ref().and_then(|end: &RunEndRecord| end.next_run_at);
         if let Some(replay) = run.end.as_ref().and_then(|end| end.replay.as_ref()) {
-            // Due at once, and the deadline counts anew.
-            (due, used) = (None, 0);
+            // Due at once and without an expiry, and the deadline counts anew.
+            (due, used, replayed) = (None, 0, true);
             deadline = spec.deadline.and_then(|by| later(replay.at, by));
         }
     }
