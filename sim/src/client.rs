@@ -196,7 +196,7 @@ impl Clients {
     async fn cancel(self, task: TaskId, mut rng: Rng) {
         pass(rng.varied(0, &[10, 1000, 10_000, 60_000])).await;
         let grace_period = rng.percent(50).then(|| duration(rng.millis(0, 5000)));
-        let request = CancelTaskRequest { task_id: task.to_string(), reason: "told to".to_owned(), grace_period };
+        let request = CancelTaskRequest { task_id: task.to_string(), reason: "told to".to_owned(), grace_period, tree: false };
         let answer = self
             .call(&mut rng, |mut service| {
                 let request = request.clone();

@@ -15,6 +15,12 @@ pub const DOMAIN: &str = "oxcart.dev";
 /// Key in the metadata of an internal error's `ErrorInfo`: the id under which the log has the whole of it.
 pub const ERROR_ID: &str = "errorId";
 
+/// Violations in one answer at most.
+const SHOWN_VIOLATIONS: usize = 24;
+/// Bytes of violations in one answer at most. They travel twice in HTTP/2 trailers, of which clients take 16 KiB: in the message,
+/// where a byte may become three, and in the details, in base64.
+const SHOWN_BYTES: usize = 3072;
+
 /// Reasons of errors; those of violations are in [`oxcart_types::violation::reason`].
 pub mod reason {
     pub use oxcart_types::violation::reason::*;
@@ -98,11 +104,28 @@ pub mod reason {
 #[must_use]
 pub fn invalid_argument(violations: &Violations) -> Status {
     let reason = violations.as_slice().first().map_or(reason::FIELD_INVALID, |violation| violation.reason);
+    let shown = shown(violations);
     let mut details = with_reason(reason, []);
     details.set_bad_request(
-        violations.as_slice().iter().map(|v| FieldViolation::new(v.field.clone(), v.description.clone())).collect::<Vec<_>>(),
+        shown.as_slice().iter().map(|v| FieldViolation::new(v.field.clone(), v.description.clone())).collect::<Vec<_>>(),
     );
-    Status::with_error_details(Code::InvalidArgument, violations.to_string(), details)
+    Status::with_error_details(Code::InvalidArgument, shown.to_string(), details)
+}
+
+/// As many violations as fit into an answer, and how many more there are.
+fn shown(violations: &Violations) -> Violations {
+    let (mut shown, mut bytes) = (Violations::new(), 0);
+    let all = violations.as_slice();
+    for (i, v) in all.iter().enumerate() {
+        bytes += v.field.len() + v.description.len();
+        if i == SHOWN_VIOLATIONS || (i > 0 && bytes > SHOWN_BYTES) {
+            let rest = all.len() - i;
+            shown.add("...", reason::FIELD_INVALID, format!("and {rest} more violations that do not fit into an answer"));
+            break;
+        }
+        shown.add(v.field.clone(), v.reason, v.description.clone());
+    }
+    shown
 }
 
 /// `NOT_FOUND`.
@@ -247,6 +270,22 @@ mod tests {
     use super::*;
 
     /// What the comments of the contracts promise is what the services can answer.
+    #[test]
+    fn violations_fit_into_the_trailers_of_an_answer() {
+        let mut bad = Violations::new();
+        for n in 0..5000 {
+            bad.add(format!("items[{n}].queue"), reason::FIELD_INVALID, "ä".repeat(60));
+        }
+        let status = invalid_argument(&bad);
+        let told = status.get_details_bad_request().expect("details").field_violations;
+        assert!((10..=24).contains(&(told.len() - 1)), "{}", told.len());
+        assert!(told.last().expect("the rest").description.starts_with("and 49"), "{:?}", told.last());
+        let mut headers = http::HeaderMap::new();
+        status.add_header(&mut headers).expect("headers");
+        let bytes: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 32).sum();
+        assert!(bytes < 16 * 1024, "{bytes} bytes of trailers");
+    }
+
     #[test]
     fn contracts_name_reasons_that_exist() {
         const SERVICES: [&str; 4] = [

@@ -11,8 +11,6 @@ use crate::sweep::SweepError;
 
 const SOON: Duration = Duration::from_millis(500);
 const LATER: Duration = Duration::from_secs(2);
-/// Violations in one answer: details travel in HTTP/2 trailers, which clients take up to 16 KiB.
-const SHOWN_VIOLATIONS: usize = 24;
 
 /// Why a call was not carried out.
 #[derive(Debug, thiserror::Error)]
@@ -104,7 +102,7 @@ impl From<Error> for Status {
     fn from(error: Error) -> Self {
         let text = error.to_string();
         match error {
-            Error::Invalid(violations) => status::invalid_argument(&shown(violations)),
+            Error::Invalid(violations) => status::invalid_argument(&violations),
             Error::Conflict(conflict) => conflicting(conflict, |index| format!("tasks[{index}]")),
             Error::TaskConflict(conflict) => conflicting(conflict, |_| "task".to_owned()),
             Error::NoTask(id) => status::not_found(reason::TASK_NOT_FOUND, "task", id.to_string()),
@@ -170,18 +168,4 @@ fn conflicting(conflict: Conflict, field: impl Fn(usize) -> String) -> Status {
 fn request_reused(request: RequestId) -> Status {
     let description = format!("the request id {request} was used with another body");
     status::already_exists(reason::REQUEST_ID_REUSED, "request", request.to_string(), description)
-}
-
-fn shown(violations: Violations) -> Violations {
-    let all = violations.as_slice();
-    if all.len() <= SHOWN_VIOLATIONS {
-        return violations;
-    }
-    let mut shown = Violations::new();
-    for v in &all[..SHOWN_VIOLATIONS] {
-        shown.add(v.field.clone(), v.reason, v.description.clone());
-    }
-    let rest = all.len() - SHOWN_VIOLATIONS;
-    shown.add("...", reason::FIELD_INVALID, format!("and {rest} more violations that do not fit into an answer"));
-    shown
 }

@@ -56,6 +56,7 @@ fn free() -> Facts {
         retry: oxcart_types::RetryPolicy::default(),
         idempotency: None,
         fairness_key: None,
+        parent: None,
     };
     let task = TaskRecord {
         spec,
