@@ -17,9 +17,9 @@ pub const ERROR_ID: &str = "errorId";
 
 /// Violations in one answer at most.
 const SHOWN_VIOLATIONS: usize = 24;
-/// Bytes of violations in one answer at most. They travel twice in HTTP/2 trailers, of which clients take 16 KiB: in the message,
-/// where a byte may become three, and in the details, in base64.
-const SHOWN_BYTES: usize = 3072;
+/// Bytes of violations in one answer at most. They travel three times in HTTP/2 trailers, of which clients take 16 KiB: as the
+/// message, where a byte may become three, and twice in the details, in base64.
+const SHOWN_BYTES: usize = 2048;
 
 /// Reasons of errors; those of violations are in [`oxcart_types::violation::reason`].
 pub mod reason {

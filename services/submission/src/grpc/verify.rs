@@ -7,7 +7,7 @@ use oxcart_proto::{
     pb::submission::v1::{self as pb, verify_service_server::VerifyService},
 };
 use oxcart_types::Violations;
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedMutexGuard, mpsc};
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status};
 
@@ -36,14 +36,13 @@ impl VerifyService for VerifyApi {
     async fn verify_queues(&self, request: Request<pb::VerifyQueuesRequest>) -> Result<Response<Self::VerifyQueuesStream>, Status> {
         let wanted = read(request.into_inner())?;
         let core = Arc::clone(&self.0);
-        // Held until the answer is sent: one walk over everything at a time is enough.
+        // Held until the walk is over: one over everything at a time is enough.
         let alone = Arc::clone(&core.verifying).try_lock_owned().map_err(|_| Error::Verifying)?;
         let (answers, receiver) = mpsc::channel(BUFFER);
         let tracker = core.tracker.clone();
         tracker.spawn(async move {
             // Nobody may be left to hear it.
-            let _ = run(&core, wanted, &answers).await;
-            drop(alone);
+            let _ = run(&core, wanted, alone, &answers).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -57,7 +56,12 @@ fn read(request: pb::VerifyQueuesRequest) -> Result<Verify, Error> {
     Ok(Verify { repair: request.repair, settle, full: request.full })
 }
 
-async fn run(core: &Arc<Core>, wanted: Verify, answers: &mpsc::Sender<Answer>) -> Result<(), mpsc::error::SendError<Answer>> {
+async fn run(
+    core: &Arc<Core>,
+    wanted: Verify,
+    alone: OwnedMutexGuard<()>,
+    answers: &mpsc::Sender<Answer>,
+) -> Result<(), mpsc::error::SendError<Answer>> {
     let given_up = async {
         tokio::select! {
             () = core.stopping.cancelled() => {}
@@ -65,6 +69,8 @@ async fn run(core: &Arc<Core>, wanted: Verify, answers: &mpsc::Sender<Answer>) -
         }
     };
     let verified = verify::verify(core, wanted, given_up).await;
+    // Before the answer: who has read it may ask again.
+    drop(alone);
     match verified {
         Err(error) => answers.send(Err(Error::from(error).into())).await,
         Ok(None) => answers.send(Err(Error::ShuttingDown.into())).await,
