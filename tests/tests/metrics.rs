@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
+    process::Command,
     time::Duration,
 };
 
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use oxcart::{Storage, System};
 use oxcart_proto::pb::common::v1::{TaskSpec, TaskState};
 use oxcart_tests::{
+    binary::oxcart,
     client::{Clients, spec},
     exposition::{Family, Page, scrape},
     processes::{Options, Processes, Service},
@@ -175,6 +177,11 @@ async fn each_of_four_processes_measures_what_the_docs_say() -> Result<()> {
     let system = Processes::start(Options { extra, ..Options::default() }).await?;
     let clients = system.clients()?;
     work(&clients).await?;
+    for service in Service::ALL {
+        // Calls are counted from the first on, and nobody else may have called this one.
+        let healthy = Command::new(oxcart()).args(["healthcheck", "--address", &system.address(service)?]).status()?;
+        ensure!(healthy.success(), "{service:?}");
+    }
     let monitor = settled(&clients, system.admin(Service::Monitor)?, &[LOOKED]).await?;
     for service in Service::ALL {
         let page = if service == Service::Monitor { monitor.clone() } else { scrape(system.admin(service)?).await? };

@@ -123,6 +123,8 @@ impl MariaDbServer {
             .args(["--innodb-lock-wait-timeout=10", "--max-connections=300", "--character-set-server=utf8mb4"])
             .arg(format!("--port={}", self.port))
             .arg(argument("--datadir=", &directory.join("data")))
+            // A server that starts removes the temporary tables that it finds: those of others, in a folder that they share.
+            .env("TMPDIR", directory)
             .arg(argument("--socket=", &directory.join("socket")))
             .arg(argument("--pid-file=", &directory.join("pid")))
             .arg(argument("--init-file=", &init_file))
@@ -136,6 +138,7 @@ async fn install(directory: &Path) -> Result<()> {
     let output = tokio::process::Command::new(program::find(&["mariadb-install-db", "mysql_install_db"])?)
         .args(["--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db"])
         .arg(argument("--datadir=", &directory.join("data")))
+        .env("TMPDIR", directory)
         .args(as_user())
         .kill_on_drop(true)
         .output()
